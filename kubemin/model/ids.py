@@ -1,0 +1,40 @@
+"""Run ids: 20 characters, sortable by time, safe in file names, labels and URLs.
+
+45 bits of milliseconds, 31 random bits a generator, 24 bits of counter, in lower-case Crockford base 32.
+Made by the client, so that a submission repeated after a lost reply is recognised.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+from kubemin import clock
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]  # two characters (10 bits) at a time
+RUN_ID_PATTERN = r"^[0-9a-hjkmnp-tv-z]{20}$"
+_COUNTER_BITS = 24
+
+
+def _encode(number: int) -> str:
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(90, -1, -10)])
+
+
+def run_ids(count: int) -> Iterator[str]:
+    """`count` fresh ids in rising order, at most 2^24 (16 million)."""
+    if count > 1 << _COUNTER_BITS:
+        raise ValueError(f"at most {1 << _COUNTER_BITS} ids at once")
+    head = (clock.wall() // 1000) << 55 | secrets.randbits(31) << _COUNTER_BITS
+    for n in range(count):
+        yield _encode(head | n)
+
+
+def run_id() -> str:
+    return next(run_ids(1))
+
+
+def split_task(task: str) -> tuple[str, int]:
+    """`RUN.IDX` -> (run, idx). Raises ValueError."""
+    run, _, idx = task.rpartition(".")
+    return run, int(idx)
