@@ -1,0 +1,216 @@
+"""What the coordinator knows of each worker: its channels, what it was handed, what it has reported.
+
+A `Link` is one life of one worker. Who may write what: the coordinator alone writes to `tasks`, the worker alone writes
+reports, both may read from `tasks` (taking back). A link never decides anything: the store does.
+
+A task that stands in the channel behind a running one is *taken back* when the worker has reported nothing for
+`STALL_SECONDS`: whoever receives the packet owns the task, so this never races its start, even when the worker holds the
+GIL (engine rule 11).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from kubemin import clock
+from kubemin.channel import (
+    ACK,
+    CANCEL,
+    HELLO,
+    HELLO_KIND,
+    TASK,
+    TASK_KIND,
+    PacketConnection,
+    pack_ack,
+    pack_cancel,
+    pack_hello,
+    pack_task,
+    unpack_report,
+    unpack_task,
+)
+from kubemin.coordinator.estimates import Estimates
+from kubemin.model.records import Claim, Outcome, Owner
+from kubemin.model.states import Cause
+from kubemin.telemetry import log
+
+STALL_SECONDS = 0.008
+REPORTS_A_ROUND = 256
+# Seconds from a cancel to the kill of the worker: a Python step at once after its grace; a command gets TERM and KILL from
+# its worker first.
+KILL_AFTER_PYTHON = 5.0
+KILL_AFTER_COMMAND = 9.0
+
+
+class Held:
+    """One claim that the worker has. `stopping`: when a cancel was sent (monotonic), 0.0 if none was."""
+
+    __slots__ = ("idx", "kill_after", "label", "quiet", "run", "stop_cause", "stopping", "token")
+
+    def __init__(self, run: str, idx: int, token: int, claim: Claim | None = None) -> None:
+        self.run, self.idx, self.token = run, idx, token
+        self.label = label_of(claim) if claim is not None else ""
+        self.quiet = claim is not None and claim.quiet
+        is_python = claim is not None and bytes(claim.work).startswith(b'{"python"')
+        self.kill_after = KILL_AFTER_PYTHON if is_python else KILL_AFTER_COMMAND
+        self.stopping = 0.0
+        self.stop_cause: Cause | None = None
+
+
+def label_of(claim: Claim) -> str:
+    """What a task runs, for estimates: the function of a single Python task, else workflow and step."""
+    return claim.step if claim.quiet else f"{claim.workflow}/{claim.step}"
+
+
+class Link:
+    """One life of one worker, seen from the coordinator."""
+
+    def __init__(
+        self, owner: Owner, pid: int, writer: PacketConnection, reader: PacketConnection, reports: PacketConnection
+    ) -> None:
+        self.owner = owner
+        self.pid = pid
+        self.held: dict[int, Held] = {}  # token -> what it was handed and has not reported
+        self.unsent: list[Claim] = []  # committed claims that the channel had no room for
+        self.acked = 0  # highest report sequence that it was told is committed
+        self.received = 0  # highest report sequence that was read
+        self.window = 1
+        self.last_report = clock.monotonic()
+        self.closed = False
+        self._writer, self._reader, self.reports = writer, reader, reports
+
+    @property
+    def slot(self) -> int:
+        return self.owner.slot
+
+    def room(self) -> int:
+        """How many tasks it may be given now. Refilled at half of its window: fewer and larger transactions."""
+        held = len(self.held)
+        if self.closed or self.unsent or held > self.window // 2:
+            return 0
+        return self.window - held
+
+    # --- to the worker ------------------------------------------------------------------------------------------------
+
+    def _send(self, kind: bytes, body: bytes) -> bool:
+        try:
+            return self._writer.try_send(kind, body)
+        except OSError:
+            return False  # it is dead: the supervisor will say so
+
+    def hello(self) -> None:
+        """Ask for everything that was not acknowledged: the first words of a new coordinator."""
+        self._send(HELLO, pack_hello())
+
+    def adopt(self, run: str, idx: int, token: int) -> None:
+        """Note a claim that an earlier coordinator handed out."""
+        self.held[token] = Held(run, idx, token)
+
+    def hand(self, claims: list[Claim]) -> None:
+        """Hand over claims that are committed."""
+        if not self.held:
+            self.last_report = clock.monotonic()  # it was idle: its time starts now
+        for claim in claims:
+            self.held[claim.token] = Held(claim.run, claim.idx, claim.token, claim)
+        self.unsent += claims
+        self.send()
+
+    def send(self) -> None:
+        """Send what is committed; what does not fit stays for a later round."""
+        sent, acked = 0, self.received
+        for claim in self.unsent:
+            if not self._send(TASK, pack_task(acked, claim)):
+                break
+            sent += 1
+        if sent:
+            self.acked = acked
+            del self.unsent[:sent]
+
+    def acknowledge(self) -> None:
+        """Tell what is committed, where no task packet told it."""
+        if self.acked < self.received and self._send(ACK, pack_ack(self.received)):
+            self.acked = self.received
+
+    def stop(self, token: int, cause: Cause) -> None:
+        """Ask the worker, once, to end a running task."""
+        held = self.held.get(token)
+        if held is None or held.stopping:
+            return
+        with contextlib.suppress(OSError):
+            if self.reports.try_send(CANCEL, pack_cancel(token, cause)):
+                held.stopping, held.stop_cause = clock.monotonic(), cause
+
+    def overdue(self, now: float) -> Iterator[int]:
+        """Tokens of tasks that were asked to end and have not; each again only after another grace."""
+        for token, held in self.held.items():
+            if held.stopping and now - held.stopping > held.kill_after:
+                held.stopping = now
+                yield token
+
+    # --- from the worker ----------------------------------------------------------------------------------------------
+
+    def read_reports(self, estimates: Estimates, limit: int = REPORTS_A_ROUND) -> list[Outcome]:
+        """What the worker reported since the last call. An end of file says nothing: the supervisor tells deaths."""
+        outcomes: list[Outcome] = []
+        while len(outcomes) < limit:
+            try:
+                packet = self.reports.try_recv()
+                if packet is None:
+                    break
+                sequence, outcome = unpack_report(packet[1])
+            except ValueError as exc:
+                log.error("a report that cannot be read was dropped", worker=self.slot, reason=str(exc))
+                continue
+            except (EOFError, OSError):
+                break
+            if sequence > self.received:
+                self.received = sequence
+            self._settle(outcome, estimates)
+            outcomes.append(outcome)
+        if outcomes:
+            self.last_report = clock.monotonic()
+        return outcomes
+
+    def _settle(self, outcome: Outcome, estimates: Estimates) -> None:
+        held = self.held.pop(outcome.token, None)
+        if held is not None and held.label:
+            estimates.record(held.label, (outcome.finished - outcome.started) / clock.SECOND)
+            self.window = estimates.window(held.label)
+
+    def stalled(self, now: float) -> bool:
+        """Something may stand behind a task that takes long."""
+        return len(self.held) > 1 and now - self.last_report > STALL_SECONDS
+
+    def take_back(self) -> list[tuple[str, int, int]]:
+        """Receive what the worker has not begun, as (run, idx, token): it is no longer the worker's."""
+        claims = [*self._drain_channel(), *self.unsent]
+        self.unsent.clear()
+        for claim in claims:
+            self.held.pop(claim.token, None)
+        self.window = 1
+        return [(claim.run, claim.idx, claim.token) for claim in claims]
+
+    def _drain_channel(self) -> list[Claim]:
+        claims, hello = [], False
+        while True:
+            try:
+                packet = self._reader.try_recv()
+                if packet is None:
+                    break
+                if packet[0] == TASK_KIND:
+                    claims.append(unpack_task(packet[1])[1])
+            except ValueError as exc:
+                log.error("a task packet that cannot be read was dropped", worker=self.slot, reason=str(exc))
+                continue
+            except (EOFError, OSError):
+                break
+            hello = hello or packet[0] == HELLO_KIND
+        if hello:
+            self.hello()  # it was meant for the worker
+        return claims
+
+    def close(self) -> None:
+        self.closed = True
+        for channel in (self._writer, self._reader, self.reports):
+            with contextlib.suppress(OSError):
+                channel.close()

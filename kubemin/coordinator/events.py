@@ -1,0 +1,52 @@
+"""Transitions, told: one log record an event, and the counters that `status` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kubemin.store.base import Change
+from kubemin.telemetry import log
+
+_WARN = frozenset({"quarantined", "fenced"})
+
+
+class Counters:
+    """Totals since this coordinator's start."""
+
+    def __init__(self) -> None:
+        self.finished = 0
+        self.failed = 0
+        self.requeued = 0
+
+    def note(self, change: Change) -> None:
+        if change.event == "requeued":
+            self.requeued += 1
+        elif not change.step and change.event == "finished":
+            self.finished += 1
+            self.failed += change.state != "completed"
+
+
+def tell(changes: Iterable[Change]) -> None:
+    """Log them: warnings for what an operator should look at, debug for single Python tasks that went well."""
+    for change in changes:
+        if change.event in _WARN or (not change.step and change.state in ("failed", "timeout")):
+            _emit(log.warning, change)
+        elif change.quiet:
+            _emit(log.debug, change)
+        else:
+            _emit(log.info, change)
+
+
+def _emit(write: object, change: Change) -> None:
+    fields = {
+        "run": change.run,
+        "workflow": change.workflow,
+        "step": change.step,
+        "task": change.task,
+        "state": change.state,
+        "cause": change.cause,
+        "attempt": change.attempt,
+        "reason": change.message,
+    }
+    subject = "task" if change.step else "run"
+    write(f"{subject} {change.event}", **{name: value for name, value in fields.items() if value})  # type: ignore[operator]

@@ -1,0 +1,353 @@
+"""The coordinator's loop: read, apply in one transaction, commit, send.
+
+```
+while not finished:  wait → collect (no effects) → apply (one transaction) → publish (after the commit)
+```
+
+Who owns what: this process alone writes the store (the daemon holds the state lock). Links, waiters and pending input are its
+memory, and all of it can be had again: claims from the store, reports from the workers, who keep them until they are
+acknowledged, deaths from the supervisor. If it dies at any instruction, what was not committed was not sent.
+
+A store that fails (disk full, read-only) undoes the transaction: clients are refused with the reason; reports and deaths stay in
+`Pending` and are applied again, with a growing pause, until the store answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from typing import Any
+
+from kubemin import clock
+from kubemin.channel import PacketConnection, close_all
+from kubemin.config import Settings
+from kubemin.coordinator import events, failhook
+from kubemin.coordinator.control import Control, Died
+from kubemin.coordinator.duties import Duties
+from kubemin.coordinator.pending import Pending
+from kubemin.coordinator.pool import Grant, Pool
+from kubemin.coordinator.reload import load_outcome
+from kubemin.coordinator.requests import carry_out
+from kubemin.coordinator.server import Reply, Request, Server
+from kubemin.coordinator.waiters import Waiters
+from kubemin.errors import KubeminError, StoreUnavailable
+from kubemin.scoreboard import Scoreboard
+from kubemin.store.base import Change
+from kubemin.store.sqlite import SqliteStore
+from kubemin.telemetry import log
+
+EXIT_STORE_UNUSABLE = 3
+ATTACH_SECONDS = 10.0  # for the supervisor to name the living workers
+TICK = 5.0  # seconds: the longest sleep, and the heartbeat in the scoreboard
+STALL_LOOK = 0.01  # seconds between looks at workers that have tasks queued
+STOP_LOOK = 0.5  # seconds between looks at tasks that were asked to end
+MERGE_SECONDS = 0.0004  # a commit that nobody waits for lets this much more come in
+STORE_PAUSES = (0.1, 0.2, 0.5, 1.0)  # seconds, while the store fails
+
+
+class _Poisoned(Exception):
+    """One request made the store raise what it should not: the others are applied without it."""
+
+    def __init__(self, index: int, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.index = index
+        self.cause = cause
+
+
+class Coordinator:
+    """One life of the coordinator process."""
+
+    def __init__(self, instance: str, settings: Settings, board: Scoreboard, control: PacketConnection) -> None:
+        self.settings = settings
+        self.board = board
+        self.store = SqliteStore(
+            os.path.join(settings.state_dir, "kubemin.db"), instance=instance, node=settings.node_id
+        )
+        self.poller = select.epoll()
+        self.control = Control(control)
+        self.poller.register(control.fileno(), select.EPOLLIN)
+        self.pool = Pool(instance, self.poller)
+        self.waiters = Waiters()
+        self.pending = Pending()
+        self.requests: list[tuple[Request, Reply]] = []
+        self.counters = events.Counters()
+        self.attached = False
+        self.handing = True
+        self.finishing = False
+        self._quiet_only = False
+        self._dirty = True  # the next round is a transaction whatever came in
+        self._stopping = False  # something running has to be stopped
+        self._store_failures = 0
+        self._beat = 0.0
+
+    # --- start --------------------------------------------------------------------------------------------------------
+
+    def start(self, predecessor: list[tuple[str, int, int]]) -> None:
+        """Open for work: who lives, what they hold, what the dead left. Raises StoreUnavailable."""
+        deadline = clock.monotonic() + ATTACH_SECONDS
+        while not self.attached and not self.finishing and (left := deadline - clock.monotonic()) > 0:
+            self._collect(left)
+        self._recover(predecessor)
+        self.duties = Duties(self.store, self.settings)
+        self.server = Server(os.path.join(self.settings.runtime_dir, "kubemin.sock"), self.poller)
+        self._publish_definitions()
+        self._write_record(ready=True)
+        self.control.send(type="ready")
+
+    def _recover(self, predecessor: list[tuple[str, int, int]]) -> None:
+        live = self.pool.owners()
+        running = self.store.running()
+        dead = [(run, idx, token) for owner, run, idx, token in running if owner not in set(live)]
+        # Without the dead instance's scoreboard (a reboot) every claimed task may have been started.
+        started = {(run, idx): token for run, idx, token in (predecessor or dead)}
+        if count := self.store.recover(live, started):
+            log.info("tasks of a dead predecessor were queued again", tasks=count)
+        self.pool.adopt(entry for entry in running if entry[0] in set(live))
+
+    def _publish_definitions(self) -> None:
+        outcome = load_outcome(self.settings)
+        if outcome is None:
+            return
+        self.settings = outcome.settings
+        names = self.store.publish(outcome.definitions)
+        self.duties.configure(self.settings)
+        self.duties.invalidate()
+        if any(names.values()):
+            log.info("workflows published", **{what: " ".join(which) for what, which in names.items() if which})
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        while not self.finishing:
+            self._collect(self._timeout())
+            self._apply_and_publish()
+            self._heartbeat()
+        self._finish()
+
+    def _timeout(self) -> float:
+        if self._store_failures:
+            return STORE_PAUSES[min(self._store_failures, len(STORE_PAUSES)) - 1]
+        timeout = min(TICK, self.duties.seconds_to_next())
+        if self.pool.any_queued_behind():
+            timeout = min(timeout, STALL_LOOK)
+        if self._dirty:
+            timeout = 0.0
+        return min(timeout, STOP_LOOK) if self._stopping else timeout
+
+    def _collect(self, timeout: float) -> None:
+        """Read everything that has come in; no effects on the store."""
+        self._quiet_only = True
+        self._read(self.poller.poll(timeout))
+        if self._quiet_only and self.pending and not self._store_failures:
+            select.select([self.poller.fileno()], [], [], MERGE_SECONDS)
+            self._read(self.poller.poll(0))
+        self.pool.take_back_stalled(self.pending)
+
+    def _read(self, ready: list[tuple[int, int]]) -> None:
+        for fd, happened in ready:
+            if self.pool.owns(fd):
+                self._quiet_only &= self.pool.read(fd, self.pending)
+                continue
+            self._quiet_only = False
+            if fd == self.control.fileno():
+                self._read_control()
+            else:
+                self.requests += self.server.on_event(fd, happened)
+
+    def _apply_and_publish(self) -> None:
+        replies = [reply for _, reply in self.requests]
+        touched = bool(self.pending or self.requests)
+        if touched or self._dirty or self.duties.due(touched):
+            try:
+                grants, changes = self._apply_without_poison(touched)
+            except StoreUnavailable as exc:
+                self._store_failed(exc)
+            else:
+                self._store_works()
+                self.pending.clear()
+                self._publish(grants, changes)
+        self.requests.clear()
+        self.server.flush(replies)
+        if self._stopping:
+            self._stop_what_has_to_stop()
+
+    def _apply_without_poison(self, touched: bool) -> tuple[list[Grant], list[Change]]:
+        while True:
+            try:
+                return self._apply(touched)
+            except _Poisoned as exc:
+                request, reply = self.requests.pop(exc.index)
+                log.error("a request failed; this is a bug", op=request.op, reason=repr(exc.cause))
+                reply.error(KubeminError(f"{request.op} failed inside the daemon: {exc.cause!r}", code="internal"))
+                self._forget_transaction()
+
+    def _apply(self, touched: bool) -> tuple[list[Grant], list[Change]]:
+        """One transaction: nothing of it leaves the process before it is committed."""
+        with self.store.group():
+            self.pending.apply(self.store)
+            for index, (request, reply) in enumerate(self.requests):
+                self._carry_out(index, request, reply)
+            if self.duties.due(touched):
+                self.duties.run()
+            changes = self.store.changes()
+            failhook.submit_for(self.store, changes, self.settings)
+            grants = self.pool.claim(self.store, self.settings.queues) if self.handing else []
+        return grants, changes + self.store.changes()
+
+    def _forget_transaction(self) -> None:
+        """It was undone: what was remembered of it is not so."""
+        self.store.changes()
+        self.duties.invalidate()
+
+    def _carry_out(self, index: int, request: Request, reply: Reply) -> None:
+        try:
+            if request.op == "wait":
+                self.waiters.add(self.store, request.runs, reply)
+            else:
+                reply.ok(carry_out(self.store, request))
+                self._stopping |= request.op == "cancel"
+        except StoreUnavailable:
+            raise
+        except KubeminError as exc:
+            reply.error(exc)
+        except Exception as exc:
+            raise _Poisoned(index, exc) from exc
+
+    def _publish(self, grants: list[Grant], changes: list[Change]) -> None:
+        """After the commit: tasks first, they are what somebody waits for."""
+        for link, claims in grants:
+            link.hand(claims)
+        self.pool.acknowledge()
+        self._dirty = False
+        self._wake_waiters(changes)
+        events.tell(changes)
+
+    def _wake_waiters(self, changes: list[Change]) -> None:
+        done: list[Reply] = []
+        for change in changes:
+            self.counters.note(change)
+            self._stopping |= change.event == "cancelling"
+            if not change.step and change.event in ("finished", "cancelled"):
+                done += self.waiters.settle(change)
+        if done:
+            self.server.flush(done)
+
+    def _stop_what_has_to_stop(self) -> None:
+        stops = self.store.stops()
+        self._stopping = bool(stops)
+        self.pool.stop(stops, self.pending)
+        for link, token in self.pool.overdue():
+            self.control.send(
+                type="kill", slot=link.slot, incarnation=link.owner.incarnation, token=token, reason="cancelled"
+            )
+
+    # --- a store that fails -------------------------------------------------------------------------------------------
+
+    def _store_failed(self, exc: StoreUnavailable) -> None:
+        if not self._store_failures:
+            self._failing_since = clock.monotonic()
+            log.error("the store cannot be written; nothing new is accepted", reason=str(exc))
+        self._store_failures += 1
+        self._forget_transaction()
+        for _, reply in self.requests:
+            reply.error(exc)
+
+    def _store_works(self) -> None:
+        if self._store_failures:
+            seconds = round(clock.monotonic() - self._failing_since, 1)
+            log.info("the store can be written again", seconds=seconds)
+            self._store_failures = 0
+
+    # --- the supervisor -----------------------------------------------------------------------------------------------
+
+    def _read_control(self) -> None:
+        try:
+            messages = self.control.receive()
+        except EOFError:
+            log.error("the supervisor is gone")
+            os._exit(1)
+        for message, fds in messages:
+            self._on_message(message, fds)
+        self.control.flush()
+
+    def _on_message(self, message: dict[str, Any], fds: list[int]) -> None:
+        kind = message["type"]
+        if kind == "worker":
+            self.pool.attach(message["slot"], message["incarnation"], message["pid"], fds)
+            self._dirty = True
+            return
+        close_all(fds)
+        if kind == "attached":
+            self.attached = True
+        elif kind == "died":
+            fields = {name: message.get(name) for name in Died.__struct_fields__}
+            self.pool.bury(Died(**fields), self.pending)  # type: ignore[arg-type]
+        elif kind == "reload":
+            self._publish_definitions()
+        elif kind == "drain":
+            self._hand_out_again(not message["on"])
+        elif kind == "stop":
+            self._hand_out_again(False)
+        elif kind == "finish":
+            self.finishing = True
+
+    def _hand_out_again(self, handing: bool) -> None:
+        self.handing = handing
+        self._dirty = True
+        if not handing:
+            self.pool.take_back_all(self.pending)
+
+    # --- the rest -----------------------------------------------------------------------------------------------------
+
+    def _heartbeat(self) -> None:
+        now = clock.monotonic()
+        if now - self._beat >= 1.0:
+            self._beat = now
+            self.waiters.forget_closed()
+            self.control.flush()
+            self._write_record(ready=True)
+
+    def _write_record(self, *, ready: bool) -> None:
+        self.board.write_coordinator(
+            pid=os.getpid(),
+            mode="local",
+            leader=self.settings.node_id,
+            tick=time.clock_gettime(time.CLOCK_BOOTTIME),
+            ready=ready,
+            finished=self.counters.finished,
+            failed=self.counters.failed,
+            requeued=self.counters.requeued,
+        )
+
+    def _finish(self) -> None:
+        """All workers are gone: what they reported is committed before this process ends."""
+        for _ in range(20):
+            self._apply_and_publish()
+            if not self.pending:
+                break
+            time.sleep(STORE_PAUSES[0])
+        self.server.close()
+        with contextlib.suppress(StoreUnavailable):
+            self.store.close()
+
+
+def run_coordinator(
+    *,
+    instance: str,
+    settings: Settings,
+    board: Scoreboard,
+    control: PacketConnection,
+    supervisor_pid: int,
+    predecessor: list[tuple[str, int, int]],
+) -> int:
+    """The process, after the fork; returns its exit code: 0 finished, 3 the store cannot be used (logged)."""
+    try:
+        coordinator = Coordinator(instance, settings, board, control)
+        coordinator.start(predecessor)
+    except KubeminError as exc:
+        log.error("the coordinator cannot start", reason=str(exc))
+        return EXIT_STORE_UNUSABLE
+    coordinator.run()
+    return 0
