@@ -1,12 +1,12 @@
 """The scoreboard: what every process of the daemon is doing, in one shared file (docs/design.md section 3).
 
 It exists so that nobody has to ask a busy process anything: the supervisor reads deadlines, the coordinator and
-`kubeminctl` read states, and a worker pays about 1 µs a change for it. The file is made anew at each start, renamed into
+`kubeminctl` read states, and a worker pays about 1 µs a change. The file is made anew at each start, renamed into
 place and mapped MAP_SHARED before the first fork. Each record has one writer; a record carries a sequence number and a
 CRC-32, is written by one copy, and a reader that finds it torn five times says None ("unknown").
 
-Layout, little-endian: 16 KiB header, 16 KiB coordinator, then 512 bytes a slot. Header and coordinator are JSON behind
-`sequence, length, CRC`, because they change rarely; a slot record is a fixed structure, because it changes twice a task.
+Layout, little-endian: 16 KiB header, 16 KiB coordinator, then 512 bytes a slot. The first two are JSON behind
+`sequence, length, CRC`, because they change rarely; a slot record is a fixed structure: it changes twice a task.
 
 May touch: the one file. Imports only errors.
 """
@@ -104,6 +104,7 @@ class CoordinatorRecord(msgspec.Struct, frozen=True):
     ready: bool = False
     finished: int = 0
     failed: int = 0
+    requeued: int = 0  # tasks that went back to their queue
     recoveries: int = 0
     error: str = ""  # what keeps it from working, for `status`
 
