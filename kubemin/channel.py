@@ -1,0 +1,361 @@
+"""Packet queues between supervisor, coordinator and workers (docs/design.md section 4).
+
+A message is one packet on an `AF_UNIX SOCK_SEQPACKET` pair: a kind byte and a JSON body. The kernel delivers a packet
+whole or not at all and to one receiver only, so no reader blocks on half a message, no lock exists that a killed
+process could keep, and two holders of the same read end never get the same task.
+
+`PacketConnection` is a `multiprocess` connection (it pickles, polls, waits and closes like one); the `try_` methods
+beside it never block, and waiting is the caller's, by poll(2). A body too large for a packet travels as a sealed memfd
+attached to it. This module may touch sockets and memfds, nothing else.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import io
+import os
+import select
+import socket
+import stat
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+from multiprocess import reduction
+from multiprocess.connection import Connection
+
+from kubemin.model.records import Claim, Outcome
+from kubemin.model.states import Cause
+
+if TYPE_CHECKING:
+
+    class _Connection:
+        """What mypy has to know of multiprocess' untyped base."""
+
+        _handle: int | None
+
+        def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None: ...
+        def fileno(self) -> int: ...
+        def close(self) -> None: ...
+        def poll(self, timeout: float | None = 0.0) -> bool: ...
+        def send_bytes(self, buf: bytes | bytearray | memoryview, offset: int = 0, size: int | None = None) -> None: ...
+        def recv_bytes(self, maxlength: int | None = None) -> bytes: ...
+        def send(self, obj: object) -> None: ...
+        def recv(self) -> Any: ...
+        @property
+        def closed(self) -> bool: ...
+
+else:
+    _Connection = Connection
+
+T = TypeVar("T")
+
+PACKET_BYTES: Final = 64 * 1024  # the largest body sent inside a packet
+MESSAGE_BYTES: Final = 64 * 1024 * 1024  # the largest body at all: a claim with the outputs of a wide fan-out
+MAX_FDS: Final = 16
+
+# Kinds, as they are sent; what `try_recv` returns compares with the `*_KIND` numbers.
+TASK: Final = b"T"  # coordinator → worker: [acked, Claim]
+HELLO: Final = b"H"  # coordinator → worker: a new coordinator; send again what is not acknowledged
+ACK: Final = b"A"  # coordinator → worker: highest committed report
+REPORT: Final = b"R"  # worker → coordinator: [seq, Outcome]
+CANCEL: Final = b"C"  # coordinator → worker: [token, cause]
+CONTROL: Final = b"S"  # supervisor ↔ coordinator: a JSON object, perhaps with descriptors
+BYTES: Final = b"B"  # what multiprocess' own send() and send_bytes() put on the wire
+TASK_KIND, HELLO_KIND, ACK_KIND = TASK[0], HELLO[0], ACK[0]
+REPORT_KIND, CANCEL_KIND, CONTROL_KIND = REPORT[0], CANCEL[0], CONTROL[0]
+
+_LARGE: Final = 0x80  # set in the kind byte: the body is in the first attached descriptor
+_SEND: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_RECV: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_FD_SPACE: Final = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+_FULL: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+
+
+class PacketConnection(_Connection):
+    """One end of a packet pair. Thread-safe as far as the kernel is: one call, one packet."""
+
+    def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None:
+        super().__init__(handle, readable, writable)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=handle)
+
+    # --- multiprocess' protocol ---------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        self._socket.close()
+
+    def _send_bytes(self, buf: memoryview) -> None:
+        self._send(BYTES, bytes(buf), (), socket.MSG_NOSIGNAL)
+
+    def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO | None:
+        _, body, fds = self._recv(socket.MSG_CMSG_CLOEXEC)
+        close_all(fds)
+        if maxsize is not None and len(body) > maxsize:
+            return None
+        out = io.BytesIO()
+        out.write(body)  # multiprocess reads the length from the position
+        return out
+
+    # --- never blocking -----------------------------------------------------------------------------------------------
+
+    def try_send(self, kind: bytes, body: bytes) -> bool:
+        """Send one packet now; False: the socket is full, nothing was sent.
+
+        Raises OSError when the other end is gone and ValueError for a body over MESSAGE_BYTES.
+        """
+        try:
+            if len(body) <= PACKET_BYTES:
+                self._socket.send(kind + body, _SEND)
+            else:
+                self._send(kind, body, (), _SEND)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _FULL:
+                return False
+            raise
+        return True
+
+    def try_recv(self) -> tuple[int, bytes] | None:
+        """The next packet as (kind, body); None: nothing is there.
+
+        Raises EOFError when the other end is closed and all was read, and ValueError for a broken packet (which is
+        gone then; the connection goes on).
+        """
+        try:
+            data, ancillary, flags, _ = self._socket.recvmsg(PACKET_BYTES + 2, _FD_SPACE, _RECV)
+        except BlockingIOError:
+            return None
+        if data and not ancillary and not flags & socket.MSG_TRUNC and data[0] < _LARGE:
+            return data[0], data[1:]
+        kind, body, fds = self._unpack(data, ancillary, flags)
+        close_all(fds)
+        return kind, body
+
+    def send_with_fds(self, message: dict[str, Any], fds: Sequence[int] = ()) -> bool:
+        """Send a control message with descriptors (which stay the caller's); False: full. Errors as `try_send`."""
+        try:
+            self._send(CONTROL, _encode(message), fds, _SEND)
+        except OSError as error:
+            if error.errno in _FULL:
+                return False
+            raise
+        return True
+
+    def recv_with_fds(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next control message and its descriptors, now the caller's; None: nothing is there.
+
+        Errors as `try_recv`.
+        """
+        try:
+            kind, body, fds = self._recv(_RECV)
+        except BlockingIOError:
+            return None
+        try:
+            if kind != CONTROL_KIND:
+                raise ValueError(f"a packet of kind {chr(kind)!r} where a control message was expected")
+            return _decode(_control, body, "control message"), fds
+        except ValueError:
+            close_all(fds)
+            raise
+
+    # --- the wire -----------------------------------------------------------------------------------------------------
+
+    def _send(self, kind: bytes, body: bytes, fds: Sequence[int], flags: int) -> None:
+        if len(body) <= PACKET_BYTES:
+            self._socket.sendmsg([kind, body], _rights(fds), flags)
+            return
+        if len(body) > MESSAGE_BYTES:
+            raise ValueError(f"a message of {len(body)} bytes; at most {MESSAGE_BYTES} can be sent")
+        memfd = _sealed(body)
+        try:
+            self._socket.sendmsg([bytes([kind[0] | _LARGE])], _rights([memfd, *fds]), flags)
+        finally:
+            os.close(memfd)
+
+    def _recv(self, flags: int) -> tuple[int, bytes, list[int]]:
+        return self._unpack(*self._socket.recvmsg(PACKET_BYTES + 2, _FD_SPACE, flags)[:3])
+
+    def _unpack(self, data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> tuple[int, bytes, list[int]]:
+        fds = _descriptors(ancillary)
+        try:
+            if not data:
+                raise self._nothing()
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise ValueError("a packet that is too long, or carries too many descriptors")
+            if data[0] < _LARGE:
+                return data[0], data[1:], fds
+            body = _body_of(fds)
+        except BaseException:
+            close_all(fds)
+            raise
+        os.close(fds.pop(0))
+        return data[0] & ~_LARGE, body, fds
+
+    def _nothing(self) -> Exception:
+        """Zero bytes are the end of the connection, or an empty packet that somebody sent."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        events = dict(poller.poll(0)).get(self._socket.fileno(), 0)
+        return EOFError() if events & (select.POLLHUP | select.POLLERR) else ValueError("an empty packet")
+
+
+def packet_pair() -> tuple[PacketConnection, PacketConnection]:
+    """Two connected ends, close-on-exec, with the largest send buffers an unprivileged process may have."""
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (left, right):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return PacketConnection(left.detach()), PacketConnection(right.detach())
+
+
+def from_fd(fd: int) -> PacketConnection:
+    """Take over a descriptor that was received. Raises ValueError (and closes it) when it is no packet socket."""
+    probe = socket.socket(fileno=os.dup(fd)) if _is_socket(fd) else None
+    try:
+        if probe is None or probe.family != socket.AF_UNIX or probe.type != socket.SOCK_SEQPACKET:
+            os.close(fd)
+            raise ValueError(f"descriptor {fd} is no packet socket")
+    finally:
+        if probe is not None:
+            probe.close()
+    return PacketConnection(fd)
+
+
+def close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _is_socket(fd: int) -> bool:
+    return stat.S_ISSOCK(os.fstat(fd).st_mode)
+
+
+def _rights(fds: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
+    """Ancillary data for sendmsg (socket.send_fds drops its flags before Python 3.12, and would block)."""
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+def _sealed(body: bytes) -> int:
+    """A memfd that holds `body` and can no longer change, so that its reader cannot be tricked."""
+    fd = os.memfd_create("kubemin-packet", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(body)
+        while view:
+            view = view[os.write(fd, view) :]
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _body_of(fds: list[int]) -> bytes:
+    if not fds:
+        raise ValueError("a large packet without its body")
+    try:
+        sealed = fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & _SEALS == _SEALS
+    except OSError:
+        sealed = False
+    if not sealed:
+        raise ValueError("a large packet whose body is not sealed")
+    size = os.fstat(fds[0]).st_size
+    if size > MESSAGE_BYTES:
+        raise ValueError(f"a packet of {size} bytes; at most {MESSAGE_BYTES} are taken")
+    return os.pread(fds[0], size, 0)
+
+
+def _rebuild(dup: Any, readable: bool, writable: bool) -> PacketConnection:
+    return PacketConnection(dup.detach(), readable, writable)
+
+
+def _reduce(connection: Any) -> tuple[Any, tuple[Any, bool, bool]]:
+    return _rebuild, (reduction.DupFd(connection.fileno()), connection.readable, connection.writable)
+
+
+reduction.register(PacketConnection, _reduce)
+
+
+# --- typed bodies -----------------------------------------------------------------------------------------------------
+
+_NULL: Final = msgspec.Raw(b"null")
+
+
+# msgspec takes raw JSON in a field only when its type is Raw alone; `Raw | None` refuses everything but null.
+class _ReceivedClaim(Claim, array_like=True):
+    inputs: msgspec.Raw = _NULL
+
+
+class _ReceivedOutcome(Outcome, array_like=True):
+    output: msgspec.Raw = _NULL
+
+
+_encode = msgspec.json.Encoder().encode
+_task = msgspec.json.Decoder(tuple[int, _ReceivedClaim]).decode
+_report = msgspec.json.Decoder(tuple[int, _ReceivedOutcome]).decode
+_cancel = msgspec.json.Decoder(tuple[int, Cause]).decode
+_number = msgspec.json.Decoder(int).decode
+_control = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def _decode(decode: Callable[[bytes], T], body: bytes, what: str) -> T:
+    try:
+        return decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"a broken {what} packet: {error}") from error
+
+
+def pack_task(acked: int, claim: Claim) -> bytes:
+    return _encode((acked, claim))
+
+
+def unpack_task(body: bytes) -> tuple[int, Claim]:
+    """Raises ValueError, as all `unpack_` functions do."""
+    acked, claim = _decode(_task, body, "task")
+    given: Claim = claim
+    if claim.inputs == _NULL:
+        given.inputs = None
+    return acked, given
+
+
+def pack_report(seq: int, outcome: Outcome) -> bytes:
+    return _encode((seq, outcome))
+
+
+def unpack_report(body: bytes) -> tuple[int, Outcome]:
+    seq, outcome = _decode(_report, body, "report")
+    given: Outcome = outcome
+    if outcome.output == _NULL:
+        given.output = None
+    return seq, given
+
+
+def pack_cancel(token: int, cause: Cause) -> bytes:
+    return _encode((token, cause))
+
+
+def unpack_cancel(body: bytes) -> tuple[int, Cause]:
+    return _decode(_cancel, body, "cancel")
+
+
+def pack_ack(acked: int) -> bytes:
+    return _encode(acked)
+
+
+def unpack_ack(body: bytes) -> int:
+    return _decode(_number, body, "acknowledgement")
+
+
+def pack_hello() -> bytes:
+    """A hello has no content: whoever receives it sends again what nobody acknowledged."""
+    return b"{}"
