@@ -4,8 +4,8 @@ A `Link` is one life of one worker. Who may write what: the coordinator alone wr
 reports, both may read from `tasks` (taking back). A link never decides anything: the store does.
 
 A task that stands in the channel behind a running one is *taken back* when the worker has reported nothing for
-`STALL_SECONDS`: whoever receives the packet owns the task, so this never races its start, even when the worker holds the
-GIL (engine rule 11).
+`STALL_SECONDS`: whoever receives the packet owns the task, so this never races its start, even when the worker holds
+the GIL (engine rule 11).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from kubemin.telemetry import log
 
 STALL_SECONDS = 0.008
 REPORTS_A_ROUND = 256
-# Seconds from a cancel to the kill of the worker: a Python step at once after its grace; a command gets TERM and KILL from
-# its worker first.
+# Seconds from a cancel to the kill of the worker: a Python step at once after its grace; a command gets TERM and KILL
+# from its worker first.
 KILL_AFTER_PYTHON = 5.0
 KILL_AFTER_COMMAND = 9.0
 

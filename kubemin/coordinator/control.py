@@ -1,7 +1,7 @@
 """The coordinator's side of its channel to the supervisor (docs/design.md section 4).
 
-The supervisor tells of forks, deaths and its wishes; the coordinator says that it is ready, and asks for a kill where a step
-does not end by itself. Nothing here blocks: what does not go out now goes out in a later round.
+The supervisor tells of forks, deaths and its wishes; the coordinator says that it is ready, and asks for a kill where
+a step does not end by itself. Nothing here blocks: what does not go out now goes out in a later round.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ OWN_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.S
 
 
 def blame_for(died: Died, link: Link) -> Blame | None:
-    """Whom a death is charged to: the one task that was taken from the channel and not reported. Call it after reports and
-    channel were drained, so that `link.held` is exactly what the worker had in its hands."""
+    """Whom a death is charged to: the one task that was taken from the channel and not reported. Call it after
+    reports and channel were drained, so that `link.held` is exactly what the worker had in its hands."""
     held = _executing(died, link)
     if held is None:
         return None

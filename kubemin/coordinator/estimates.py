@@ -1,8 +1,8 @@
 """How long tasks take, by what they run, so that short ones can be handed out several at a time.
 
-An estimate is an exponentially weighted mean of what workers reported, in seconds. What was never seen counts as long: the
-first task of a kind is always handed out alone. Wrong estimates cost speed and nothing else: what stands behind a task that
-turns out long is taken back (broker.py).
+An estimate is an exponentially weighted mean of what workers reported, in seconds. What was never seen counts as
+long: the first task of a kind is always handed out alone. Wrong estimates cost speed and nothing else: what stands
+behind a task that turns out long is taken back (broker.py).
 """
 
 from __future__ import annotations

@@ -49,4 +49,5 @@ def _emit(write: object, change: Change) -> None:
         "reason": change.message,
     }
     subject = "task" if change.step else "run"
-    write(f"{subject} {change.event}", **{name: value for name, value in fields.items() if value})  # type: ignore[operator]
+    write(f"{subject} {change.event}", **{name: value for name, value in fields.items() if value})  # type:
+    ignore[operator]

@@ -1,7 +1,7 @@
 """`onFailure`: a command that gets the JSON of a failed run on standard input.
 
-It is submitted in the transaction that ends the run, so a crash loses it no more than the end itself. It runs as a task of
-its own, on a worker; its own failure starts no other.
+It is submitted in the transaction that ends the run, so a crash loses it no more than the end itself. It runs as a
+task of its own, on a worker; its own failure starts no other.
 """
 
 from __future__ import annotations

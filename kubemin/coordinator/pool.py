@@ -56,7 +56,8 @@ class Pool:
         self._poller.register(reports.fileno(), select.EPOLLIN)
 
     def adopt(self, claims: Iterable[tuple[Owner, str, int, int]]) -> None:
-        """Note what the store says that living workers hold, and ask them for reports that got lost with a predecessor."""
+        """Note what the store says that living workers hold, and ask them for reports that got lost with a
+        predecessor."""
         for owner, run, idx, token in claims:
             if (link := self._by_owner.get(owner)) is not None:
                 link.adopt(run, idx, token)

@@ -4,12 +4,12 @@
 while not finished:  wait → collect (no effects) → apply (one transaction) → publish (after the commit)
 ```
 
-Who owns what: this process alone writes the store (the daemon holds the state lock). Links, waiters and pending input are its
-memory, and all of it can be had again: claims from the store, reports from the workers, who keep them until they are
-acknowledged, deaths from the supervisor. If it dies at any instruction, what was not committed was not sent.
+Who owns what: this process alone writes the store (the daemon holds the state lock). Links, waiters and pending input
+are its memory, and all of it can be had again: claims from the store, reports from the workers, who keep them until
+they are acknowledged, deaths from the supervisor. If it dies at any instruction, what was not committed was not sent.
 
-A store that fails (disk full, read-only) undoes the transaction: clients are refused with the reason; reports and deaths stay in
-`Pending` and are applied again, with a growing pause, until the store answers.
+A store that fails (disk full, read-only) undoes the transaction: clients are refused with the reason; reports and
+deaths stay in `Pending` and are applied again, with a growing pause, until the store answers.
 """
 
 from __future__ import annotations

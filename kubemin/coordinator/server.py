@@ -1,9 +1,9 @@
 """The clients' socket: frames in, replies out, nothing decided here.
 
 A frame is a 4-byte big-endian length and a JSON object (docs/design.md section 6). Requests of one connection are
-answered in order; a reply is queued by `Server.reply` and leaves after the loop's commit. A client that does not read its
-replies is cut off rather than waited for. Whoever may write to this socket may run commands as the daemon's user: it is
-0660, of group `kubemin` where that exists.
+answered in order; a reply is queued by `Server.reply` and leaves after the loop's commit. A client that does not read
+its replies is cut off rather than waited for. Whoever may write to this socket may run commands as the daemon's user:
+it is 0660, of group `kubemin` where that exists.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Fire schedules: each slot at most once in the whole fleet (promise P5).
 
-A schedule's mark in the store is its last fired (or passed over) slot, an instant in UTC. `Store.fire` raises it and creates
-the run in one act, so two leaders at once, a leader that is slow, or a crash in between fire nothing twice: who comes second
-finds the mark raised. A slot is *missed* when it is older than the schedule's `grace` at the time it is looked at; `missed`
-says what then: `skip` passes over, `once` runs the latest missed slot only, `all` runs each.
+A schedule's mark in the store is its last fired (or passed over) slot, an instant in UTC. `Store.fire` raises it and
+creates the run in one act, so two leaders at once, a leader that is slow, or a crash in between fire nothing twice:
+who comes second finds the mark raised. A slot is *missed* when it is older than the schedule's `grace` at the time it
+is looked at; `missed` says what then: `skip` passes over, `once` runs the latest missed slot only, `all` runs each.
 """
 
 from __future__ import annotations
