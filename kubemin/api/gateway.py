@@ -45,7 +45,7 @@ class Answer(msgspec.Struct):
 
 
 _decode_answer = msgspec.json.Decoder(Answer).decode
-_KINDS: dict[int, type[KubeminError]] = {3: Unreachable, 4: NotFound, 5: Refused}
+KINDS: dict[int, type[KubeminError]] = {3: Unreachable, 4: NotFound, 5: Refused}
 
 
 class Dropped(Exception):
@@ -244,7 +244,7 @@ class Gateway:
 
     def _directly(self, requests: Requests) -> list[msgspec.Raw] | None:
         """Write the file ourselves, holding the lock. None: somebody else was faster to take it."""
-        from kubemin.direct import carry_out_all
+        from kubemin.api.direct import carry_out_all
 
         with self._lock() as held:
             if not held:
@@ -283,7 +283,7 @@ def result(body: bytes) -> msgspec.Raw:
 def _error(failure: Failure) -> KubeminError:
     if failure.exit_code == 2:
         return Invalid(failure.problems or failure.message)
-    return _KINDS.get(failure.exit_code, KubeminError)(failure.message, code=failure.code)
+    return KINDS.get(failure.exit_code, KubeminError)(failure.message, code=failure.code)
 
 
 def _flock(fd: int) -> bool:

@@ -1,0 +1,1 @@
+"""The parts behind `kubemin.client`: arguments as JSON, submissions as bytes, the way to the store, runs, waiting."""

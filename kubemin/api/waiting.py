@@ -1,0 +1,99 @@
+"""Waiting for runs to end: asked of the daemon, which answers the moment they have; by looking, while none runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kubemin import clock
+from kubemin.api.gateway import Connection, Dropped, result
+from kubemin.errors import NotFound
+from kubemin.model.states import RUN_TERMINAL
+
+if TYPE_CHECKING:
+    from kubemin.client import Client
+
+AT_ONCE = 1000  # runs in one request
+SHORTEST, LONGEST = 0.02, 0.5  # seconds between two looks
+
+_encode = msgspec.json.Encoder().encode
+_decode_states = msgspec.json.Decoder(dict[str, str]).decode
+_ENDED = frozenset(state.value for state in RUN_TERMINAL)
+
+
+class Waiting:
+    """One wait for many runs, with one deadline."""
+
+    def __init__(self, client: Client, runs: Sequence[str], timeout: float | None) -> None:
+        self._client = client
+        self._runs = list(dict.fromkeys(runs))
+        self._timeout = timeout
+        self._deadline = None if timeout is None else clock.monotonic() + timeout
+        self._pause = SHORTEST
+
+    def finish(self, open_connection: Callable[[], Connection | None]) -> dict[str, str]:
+        """Id -> terminal state of all. `open_connection` gives a stream of our own, None without a daemon.
+
+        Raises TimeoutError, NotFound.
+        """
+        ended: dict[str, str] = {}
+        connection: Connection | None = None
+        try:
+            for start in range(0, len(self._runs), AT_ONCE):
+                part = self._runs[start : start + AT_ONCE]
+                while part:
+                    connection = connection or open_connection()
+                    states = self._look(part) if connection is None or self._expired() else self._ask(connection, part)
+                    if states is None:
+                        connection = None  # dropped: look, then ask a new daemon
+                        states = self._look(part)
+                    ended.update((run, state) for run, state in states.items() if state in _ENDED)
+                    part = [run for run in part if run not in ended]
+        finally:
+            if connection is not None:
+                connection.close()
+        return ended
+
+    def _ask(self, connection: Connection, part: Sequence[str]) -> dict[str, str] | None:
+        """The daemon's answer once all of `part` have ended; None when the connection was lost."""
+        try:
+            reply = connection.wait_for(_encode({"op": "wait", "runs": part}), self._left(len(part)))
+        except Dropped:
+            connection.close()
+            return None
+        if reply is None:
+            raise self._too_late(len(part))
+        return self._known(_decode_states(result(reply)), part)
+
+    def _look(self, part: Sequence[str]) -> dict[str, str]:
+        states = self._known(self._client.states(part), part)
+        if any(state not in _ENDED for state in states.values()):
+            left = self._left(len(part))
+            time.sleep(self._pause if left is None else min(self._pause, left))
+            self._pause = min(self._pause * 1.5, LONGEST)
+        return states
+
+    def _known(self, states: dict[str, str], part: Sequence[str]) -> dict[str, str]:
+        missing = next((run for run in part if run not in states), None)
+        if missing is not None:
+            raise NotFound(f"there is no run {missing}; ended runs are kept for as long as `retention` says")
+        return states
+
+    def _expired(self) -> bool:
+        return self._deadline is not None and clock.monotonic() >= self._deadline
+
+    def _left(self, pending: int) -> float | None:
+        """Seconds until the deadline. Raises TimeoutError when it has passed."""
+        if self._deadline is None:
+            return None
+        left = self._deadline - clock.monotonic()
+        if left <= 0:
+            raise self._too_late(pending)
+        return left
+
+    def _too_late(self, pending: int) -> TimeoutError:
+        what = f"run {self._runs[0]}" if len(self._runs) == 1 else f"{pending} or more of {len(self._runs)} runs"
+        return TimeoutError(f"{what} had not ended after {self._timeout:g} s")

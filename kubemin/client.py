@@ -1,0 +1,351 @@
+"""The Python API: submit workflows, enqueue functions, look at runs and wait for them (design section 7).
+
+    client = kubemin.Client.from_config()
+    run = client.submit("nightly-report", params={"day": "2026-11-24"}, key="report-2026-11-24")
+    run.wait(timeout=60)                                   # -> "completed"
+    client.enqueue("reports.load:run", 1, rows=2).wait()   # one Python task
+
+Writes go through `api.gateway` (the daemon's socket, or the file when no daemon runs); reads open the store read-only. A
+client may be shared by threads, and used on both sides of a fork: each process opens its own connection.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kubemin.api.enqueue import Options
+from kubemin.api.gateway import KINDS, Gateway
+from kubemin.api.options import Duration, Instant, RetryPolicy, past, run_state, start_at
+from kubemin.api.payload import Call, Function, encode_json, slices
+from kubemin.api.run import Run
+from kubemin.api.waiting import Waiting
+from kubemin.errors import Invalid, KubeminError, NotFound, Refused, StoreUnavailable
+from kubemin.model.ids import run_id
+from kubemin.model.records import Definition, RunView, Submission
+
+if TYPE_CHECKING:
+    from kubemin.config import Settings
+    from kubemin.store.base import QueueView, Reader, WorkflowView
+
+AT_ONCE = 1000  # submissions in one request
+PART_BYTES = 8 * 1024 * 1024  # of one request
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Reply(msgspec.Struct):
+    """One item of the reply to `submit`: accepted (id, created) or rejected (code, message, exit_code)."""
+
+    id: str = ""
+    created: bool = True
+    code: str = ""
+    message: str = ""
+    exit_code: int = 5
+
+
+_decode_replies = msgspec.json.Decoder(list[_Reply]).decode
+_decode_bool = msgspec.json.Decoder(bool).decode
+_decode_int = msgspec.json.Decoder(int).decode
+
+
+class Client:
+    """One node's engine. Closing is optional; it is a context manager too."""
+
+    def __init__(self, *, state_dir: str, runtime_dir: str, workflows_dir: str = "") -> None:
+        self.state_dir = state_dir
+        self.runtime_dir = runtime_dir
+        self.workflows_dir = workflows_dir
+        self._gateway = Gateway(state_dir, runtime_dir)
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._plain = Options(self)
+        _clients.add(self)
+
+    @classmethod
+    def from_config(cls, path: str | None = None) -> Client:
+        """The engine that `path`, KUBEMIN_CONFIG or the default configuration file names. Raises Invalid."""
+        from kubemin.config import load_settings
+
+        return cls.from_settings(load_settings(path))
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Client:
+        return cls(
+            state_dir=str(settings.state_dir),
+            runtime_dir=str(settings.runtime_dir),
+            workflows_dir=str(settings.workflows_dir or ""),
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection and of this thread's reader; the next use opens them again."""
+        with self._lock:
+            self._gateway.disconnect()
+        reader = self._local.__dict__.pop("reader", None)
+        if reader is not None:
+            reader.close()
+
+    # --- writing ---
+
+    def submit(
+        self,
+        workflow: str | os.PathLike[str] | Definition,
+        params: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        delay: Duration | None = None,
+        at: Instant | None = None,
+    ) -> Run:
+        """Start a workflow: by its published name, from a file, or a compiled definition.
+
+        A text with a "/" or that ends in .yaml, .yml or .json is a file. A second submission with the same `key` is the
+        first run. Raises Invalid with all problems, NotFound, Refused, Unreachable.
+        """
+        given = dict(params or {})
+        encode_json(given, "params")
+        when = start_at(delay, at)
+        definition = _definition(workflow) or self._named(os.fspath(workflow))  # type: ignore[arg-type]
+        from kubemin.files import bind_params
+
+        return self.submit_definition(definition, bind_params(definition.graph, given), key, when)
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        timeout: Duration | None = None,
+        retry: RetryPolicy | None = None,
+        key: str | None = None,
+        delay: Duration | None = None,
+        at: Instant | None = None,
+    ) -> Options:
+        """How calls made on the result are run: `client.options(queue="etl").enqueue(load, 1)`."""
+        return Options(self, queue=queue, timeout=timeout, retry=retry, key=key, delay=delay, at=at)
+
+    def enqueue(self, function: Function, *args: Any, **kwargs: Any) -> Run:
+        """One Python task: `enqueue("pkg.mod:func", 1, rows=2)`, or an importable function. See `Options.enqueue`."""
+        return self._plain.enqueue(function, *args, **kwargs)
+
+    def enqueue_many(self, function: Function, calls: Iterable[Call]) -> list[Run]:
+        """Many Python tasks in one commit: `enqueue_many(f, [((1,), {"rows": 2}), …])`. See `Options.enqueue_many`."""
+        return self._plain.enqueue_many(function, calls)
+
+    def map(self, function: Function, items: Iterable[Any], then: Function | None = None) -> Run:
+        """One task an item, then one with the list of results. See `Options.map`."""
+        return self._plain.map(function, items, then)
+
+    def cancel(self, run: str | Run) -> bool:
+        """Stop a run; False when that was asked before. Raises Refused when it has ended, NotFound."""
+        return _decode_bool(self._call(op="cancel", run=_id(run)))
+
+    def retry(self, run: str | Run, step: str | None = None) -> int:
+        """Run what did not complete again (or `step` and all after it); the new round. Raises Refused, NotFound."""
+        before = self.reader().run(_id(run)).round
+        try:
+            return _decode_int(self._call(op="retry", run=_id(run), step=step))
+        except Refused:
+            now = self.reader().run(_id(run)).round
+            if now > before:  # the answer to a first try was lost with its connection
+                return now
+            raise
+
+    def pause(self, queue: str) -> None:
+        """Workers take no more tasks from this queue; running ones go on."""
+        self._call(op="pause", queue=queue)
+
+    def resume(self, queue: str) -> None:
+        self._call(op="resume", queue=queue)
+
+    # --- reading ---
+
+    def run(self, run: str | Run) -> Run:
+        """A run by its id. Nothing is asked before something of it is looked at."""
+        return Run(self, _id(run))
+
+    def runs(
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        since: Instant | None = None,
+        until: Instant | None = None,
+        key: str | None = None,
+        params: Mapping[str, str] | None = None,
+        limit: int = 100,
+    ) -> list[RunView]:
+        """Newest first, without their tasks. `since` and `until` also take text like "1h" (an hour ago)."""
+        from kubemin.store.base import RunFilter
+
+        where = RunFilter(
+            status=None if status is None else run_state(status),
+            workflow=workflow,
+            since=past(since, "since"),
+            until=past(until, "until"),
+            key=key,
+            params=dict(params or {}),
+            limit=limit,
+        )
+        return self.reader().runs(where)
+
+    def states(self, ids: Iterable[str | Run]) -> dict[str, str]:
+        """Id -> state of any number of runs, in one read; unknown ids are absent."""
+        return {run: state.value for run, state in self.reader().states([_id(run) for run in ids]).items()}
+
+    def outputs(self, ids: Iterable[str | Run]) -> dict[str, dict[str, Any]]:
+        """Id -> outputs (step path -> JSON value) of any number of runs, in one read."""
+        return self.reader().outputs([_id(run) for run in ids])
+
+    def queues(self) -> list[QueueView]:
+        return self.reader().queues()
+
+    def workflows(self) -> list[WorkflowView]:
+        return self.reader().workflows()
+
+    def wait(self, runs: Iterable[str | Run], timeout: float | None = None) -> dict[str, str]:
+        """Id -> terminal state, once all have one. Raises TimeoutError after `timeout` seconds, NotFound."""
+        return Waiting(self, [_id(run) for run in runs], timeout).finish(self._gateway.try_open)
+
+    def reader(self) -> Reader:
+        """This thread's read-only view of the store. Raises StoreUnavailable."""
+        reader: Reader | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = self._open_reader()
+        return reader
+
+    def _open_reader(self) -> Reader:
+        from kubemin.store.sqlite import SqliteReader
+
+        path = os.path.join(self.state_dir, "kubemin.db")
+        if not os.path.exists(path) and os.access(os.path.dirname(self.state_dir) or ".", os.X_OK):
+            raise StoreUnavailable(
+                f"there is no {path}: nothing was submitted here yet and no daemon has run; check stateDir",
+                code="no_store",
+            )
+        return SqliteReader(path)
+
+    # --- submissions, for Options and the command line ---
+
+    def submit_definition(
+        self, definition: Definition, params: Mapping[str, Any], key: str | None, when: int | None
+    ) -> Run:
+        """A run of a compiled definition, which travels along (the store keeps it by hash); `params` are bound already."""
+        submission = Submission(
+            id=run_id(),
+            workflow=definition.graph.workflow,
+            definition=definition.hash,
+            params=dict(params),
+            key=key,
+            start_at=when,
+        )
+        return self.submit_bodies([_encode(submission)], definition)[0]
+
+    def submit_bodies(self, bodies: Sequence[bytes], definition: Definition | None = None) -> list[Run]:
+        """Submissions as JSON, at most AT_ONCE, in one request. Raises the first rejection."""
+        known = b',"definitions":[' + _encode(definition) + b"]" if definition is not None else b""
+        request = b'{"op":"submit","submissions":[' + b",".join(bodies) + b"]" + known + b"}"
+        replies = _decode_replies(self._exchange([request])[0])
+        rejected = next((reply for reply in replies if reply.code), None)
+        if rejected is not None:
+            raise _rejection(rejected)
+        return [Run(self, reply.id, reply.created) for reply in replies]
+
+    def submit_many(self, bodies: Sequence[bytes]) -> None:
+        """Any number of submissions in one commit: by one request, or staged in parts and then sealed."""
+        parts = list(slices(bodies, AT_ONCE, PART_BYTES))
+        if len(parts) == 1:
+            self.submit_bodies(parts[0])
+        elif parts:
+            self._exchange_many(parts)
+
+    def _exchange_many(self, parts: Sequence[Sequence[bytes]]) -> None:
+        def requests() -> Iterable[bytes]:
+            batch = run_id()  # a repeat is a new batch of the same runs, so that half a batch is never added to
+            head = b'{"op":"stage","batch":"' + batch.encode() + b'","submissions":['
+            for part in parts:
+                yield head + b",".join(part) + b"]}"
+            yield _encode({"op": "seal", "batch": batch})
+
+        with self._lock:
+            self._gateway.exchange(requests)
+
+    def _call(self, **request: Any) -> msgspec.Raw:
+        return self._exchange([_encode(request)])[0]
+
+    def _exchange(self, requests: Sequence[bytes]) -> list[msgspec.Raw]:
+        with self._lock:
+            return self._gateway.exchange(lambda: requests)
+
+    def _named(self, name: str) -> Definition:
+        """The published definition; from the workflow folder while no daemon has published it yet. Raises NotFound."""
+        definition = self._published(name) or self._in_folder(name)
+        if definition is None:
+            raise NotFound(f"there is no workflow {name}; `kubeminctl workflows` lists the published ones")
+        return definition
+
+    def _published(self, name: str) -> Definition | None:
+        try:
+            return self.reader().definition(name)
+        except StoreUnavailable as exc:
+            if exc.code == "no_store":
+                return None
+            raise
+
+    def _in_folder(self, name: str) -> Definition | None:
+        if not os.path.isdir(self.workflows_dir) or self._gateway.locked():
+            return None
+        from kubemin.files import load_directory
+
+        definitions, _ = load_directory(self.workflows_dir)
+        return next((found for found in definitions if found.graph.workflow == name), None)
+
+    def _after_fork(self) -> None:
+        """In the child: locks may have been held by threads that are not here, and the open files are the parent's."""
+        self._lock = threading.Lock()
+        reader = self._local.__dict__.get("reader")
+        if reader is not None:
+            _parents_readers.append(reader)  # SQLite forbids a child to use, or even close, what its parent opened
+        self._local = threading.local()
+        self._gateway.disconnect()
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+_parents_readers: list[Any] = []
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _id(run: str | Run) -> str:
+    return run if isinstance(run, str) else run.id
+
+
+def _definition(workflow: str | os.PathLike[str] | Definition) -> Definition | None:
+    """What a file or a definition says; None for a name."""
+    if isinstance(workflow, Definition):
+        return workflow
+    if isinstance(workflow, str) and not (os.sep in workflow or workflow.endswith((".yaml", ".yml", ".json"))):
+        return None
+    from kubemin.files import load_workflow
+
+    return load_workflow(os.fspath(workflow))
+
+
+def _rejection(reply: _Reply) -> KubeminError:
+    if reply.exit_code == 2:
+        return Invalid(reply.message)
+    return KINDS.get(reply.exit_code, KubeminError)(reply.message, code=reply.code)
