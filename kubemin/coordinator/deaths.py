@@ -20,13 +20,12 @@ def blame_for(died: Died, link: Link) -> Blame | None:
     held = _executing(died, link)
     if held is None:
         return None
-    claim = held.claim
     state, cause, message = _verdict(died, held)
     status = died.status
     return Blame(
-        run=claim.run,
-        idx=claim.idx,
-        token=claim.token,
+        run=held.run,
+        idx=held.idx,
+        token=held.token,
         state=state,
         cause=cause,
         message=message,

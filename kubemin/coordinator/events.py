@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from kubemin.store.base import Change
 from kubemin.telemetry import log
@@ -37,7 +37,7 @@ def tell(changes: Iterable[Change]) -> None:
             _emit(log.info, change)
 
 
-def _emit(write: object, change: Change) -> None:
+def _emit(write: Callable[..., None], change: Change) -> None:
     fields = {
         "run": change.run,
         "workflow": change.workflow,
@@ -49,5 +49,4 @@ def _emit(write: object, change: Change) -> None:
         "reason": change.message,
     }
     subject = "task" if change.step else "run"
-    write(f"{subject} {change.event}", **{name: value for name, value in fields.items() if value})  # type:
-    ignore[operator]
+    write(f"{subject} {change.event}", **{name: value for name, value in fields.items() if value})

@@ -28,7 +28,7 @@ from kubemin.coordinator.control import Control, Died
 from kubemin.coordinator.duties import Duties
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.pool import Grant, Pool
-from kubemin.coordinator.reload import load_outcome
+from kubemin.coordinator.publishing import take_over
 from kubemin.coordinator.requests import carry_out
 from kubemin.coordinator.server import Reply, Request, Server
 from kubemin.coordinator.waiters import Waiters
@@ -92,7 +92,6 @@ class Coordinator:
         self._recover(predecessor)
         self.duties = Duties(self.store, self.settings)
         self.server = Server(os.path.join(self.settings.runtime_dir, "kubemin.sock"), self.poller)
-        self._publish_definitions()
         self._write_record(ready=True)
         self.control.send(type="ready")
 
@@ -106,16 +105,11 @@ class Coordinator:
             log.info("tasks of a dead predecessor were queued again", tasks=count)
         self.pool.adopt(entry for entry in running if entry[0] in set(live))
 
-    def _publish_definitions(self) -> None:
-        outcome = load_outcome(self.settings)
-        if outcome is None:
-            return
-        self.settings = outcome.settings
-        names = self.store.publish(outcome.definitions)
+    def _take_over(self) -> None:
+        self.settings = take_over(self.store, self.settings)
         self.duties.configure(self.settings)
         self.duties.invalidate()
-        if any(names.values()):
-            log.info("workflows published", **{what: " ".join(which) for what, which in names.items() if which})
+        self._dirty = True
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -285,7 +279,7 @@ class Coordinator:
             fields = {name: message.get(name) for name in Died.__struct_fields__}
             self.pool.bury(Died(**fields), self.pending)  # type: ignore[arg-type]
         elif kind == "reload":
-            self._publish_definitions()
+            self._take_over()
         elif kind == "drain":
             self._hand_out_again(not message["on"])
         elif kind == "stop":

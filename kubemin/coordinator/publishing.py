@@ -1,0 +1,31 @@
+"""Taking over what the checker found: settings, and the compiled workflow files (`kubemin/config/reload.py`).
+
+The checker is a child of the supervisor; user YAML is never read in this process.
+"""
+
+from __future__ import annotations
+
+from kubemin.config import Settings
+from kubemin.config.reload import read_definitions, read_result
+from kubemin.errors import KubeminError
+from kubemin.store.base import Store
+from kubemin.telemetry import log
+
+
+def take_over(store: Store, settings: Settings) -> Settings:
+    """Publish the workflows of the last check, and return its settings; the old ones where the check failed."""
+    try:
+        result = read_result(settings.runtime_dir)
+        definitions = read_definitions(result.definitions) if result.definitions else None
+    except KubeminError as exc:
+        log.error("the outcome of a reload cannot be read; the old workflows stay", reason=str(exc))
+        return settings
+    if definitions is not None:
+        if not result.complete:  # a broken file at a start does not retire what it published before
+            names = {definition.graph.workflow for definition in definitions}
+            kept = (store.definition(view.name) for view in store.workflows() if view.name not in names)
+            definitions += [definition for definition in kept if definition is not None]
+        changed = {what: " ".join(names) for what, names in store.publish(definitions).items() if names}
+        if changed:
+            log.info("workflows published", **changed)
+    return result.settings or settings

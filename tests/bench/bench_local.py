@@ -1,0 +1,469 @@
+"""Speed and size of a machine alone: figures, targets, and floors measured in the same run.
+
+    python tests/bench/bench_local.py [CASE …] [--reps 5]
+
+Not a timed test: it prints, and fails only when something is lost. Default configuration but for `maxWorkers` and
+`python.allow`; the log goes to a file; retention runs; the daemon works while clients enqueue. A clock stops when a
+fresh process has counted every run terminal, with its output, through the public API.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+import kubemin
+from kubemin.scoreboard import Scoreboard, SlotState
+
+ROOT = Path(__file__).resolve().parents[2]
+FUNCTIONS = """
+import os, time
+
+def noop(n):
+    return n
+
+def stamp():
+    return time.time()
+
+def nap(seconds):
+    time.sleep(seconds)
+
+def total(values):
+    return len(values)
+"""
+
+
+class Daemon:
+    """A real daemon in a folder of its own."""
+
+    def __init__(self, workers: int = 2, **settings: object) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="kubemin-bench-", dir=os.environ.get("BENCH_DISK")))
+        (self.folder / "benchfunctions.py").write_text(FUNCTIONS)
+        (self.folder / "workflows.d").mkdir()
+        self.config = self.folder / "kubemin.yaml"
+        lines = [
+            f"stateDir: {self.folder}/state",
+            f"runtimeDir: {self.folder}/run",
+            f"maxWorkers: {workers}",
+            f"python: {{path: ['{self.folder}'], allow: ['benchfunctions:*']}}",
+            *(f"{name}: {value}" for name, value in settings.items()),
+        ]
+        self.config.write_text("\n".join(lines) + "\n")
+        self.log = (self.folder / "log").open("ab")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> float:
+        """Seconds from exec to ready."""
+        began = time.monotonic()
+        command = [sys.executable, str(ROOT / "bin" / "kubemind"), "--config", str(self.config)]
+        self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log, start_new_session=True)
+        while not self.ready():
+            if self.process.poll() is not None:
+                raise SystemExit(f"the daemon ended: {(self.folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.002)
+        return time.monotonic() - began
+
+    def ready(self) -> bool:
+        with contextlib.suppress(Exception):
+            header = self.board().read_header()
+            return bool(header and header.ready and header.supervisor_pid == self.process.pid)
+        return False
+
+    def board(self) -> Scoreboard:
+        return Scoreboard.open(str(self.folder / "run" / "scoreboard"))
+
+    def client(self) -> kubemin.Client:
+        return kubemin.Client.from_config(str(self.config))
+
+    def pids(self) -> list[int]:
+        parent = psutil.Process(self.process.pid)
+        return [parent.pid, *(child.pid for child in parent.children(recursive=True))]
+
+    def workers(self) -> list[int]:
+        board = self.board()
+        records = [board.read_slot(n) for n in range(64)]
+        return [r.pid for r in records if r is not None and r.state is not SlotState.DEAD]
+
+    def kill_all(self) -> None:
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> float:
+        began = time.monotonic()
+        self.process.terminate()
+        self.process.wait(timeout=60)
+        return time.monotonic() - began
+
+    def clean(self) -> None:
+        with contextlib.suppress(Exception):
+            self.kill_all()
+        self.log.close()
+        subprocess.run(["rm", "-rf", str(self.folder)], check=False)
+
+
+@contextlib.contextmanager
+def daemon(workers: int = 2, **settings: object) -> Iterator[Daemon]:
+    it = Daemon(workers, **settings)
+    it.start()
+    try:
+        yield it
+    finally:
+        it.clean()
+
+
+COUNT = """
+import sys, time, kubemin
+client = kubemin.Client.from_config(sys.argv[1])
+ids = open(sys.argv[2]).read().split()
+terminal = {"completed", "failed", "timeout", "cancelled"}
+left = ids
+while left:
+    states = client.states(left)
+    left = [i for i in left if states.get(i) not in terminal]
+    if left: time.sleep(min(0.2, len(left) / 50000))
+outputs = client.outputs(ids)
+assert len(outputs) == len(ids), (len(outputs), len(ids))
+assert all(outputs[i] for i in ids), "an output is missing"
+print(time.time())
+"""
+
+
+def counted(it: Daemon, ids: list[str]) -> float:
+    """Wall time at which a fresh process had counted every run terminal, with its output."""
+    listing = it.folder / "ids"
+    listing.write_text("\n".join(ids))
+    done = subprocess.run([sys.executable, "-c", COUNT, str(it.config), str(listing)], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return float(done.stdout)
+
+
+def line(name: str, values: list[float], unit: str, target: str, note: str = "") -> None:
+    ordered = sorted(values)
+    middle = statistics.median(ordered)
+    print(
+        f"{name:<46} {middle:>12,.2f} {unit:<8} [{ordered[0]:,.2f} … {ordered[-1]:,.2f}]  target {target}  {note}",
+        flush=True,
+    )
+
+
+# --- floors ---
+
+
+def fdatasync_seconds(folder: str) -> float:
+    path = os.path.join(folder, "fdatasync")
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    taken = []
+    for _ in range(200):
+        os.write(fd, b"x" * 4096)
+        began = time.perf_counter()
+        os.fdatasync(fd)
+        taken.append(time.perf_counter() - began)
+    os.close(fd)
+    os.unlink(path)
+    return statistics.median(taken)
+
+
+def sqlite_floor(folder: str, count: int = 20_000) -> float:
+    """Tasks a second of one insert and one update each, synchronous=FULL, in groups of 100."""
+    path = os.path.join(folder, "floor.db")
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("pragma journal_mode=wal")
+    db.execute("pragma synchronous=full")
+    db.execute("create table t(id text primary key, s text, p text, r text) without rowid")
+    began = time.perf_counter()
+    for start in range(0, count, 100):
+        for sql in ("insert into t values(?,'queued','{}',null)", "update t set s='done',r='1' where id=?"):
+            db.execute("begin immediate")
+            db.executemany(sql, [(f"{n:016x}",) for n in range(start, start + 100)])
+            db.execute("commit")
+    rate = count / (time.perf_counter() - began)
+    db.close()
+    return rate
+
+
+def floors() -> float:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DISK")) as folder:
+        sync = fdatasync_seconds(folder)
+        print(
+            f"floor: fdatasync {sync * 1e3:.3f} ms; SQLite FULL in groups of 100: {sqlite_floor(folder):,.0f} tasks/s"
+        )
+    return sync
+
+
+# --- cases ---
+
+
+def throughput(reps: int) -> None:
+    """No-op Python tasks, enqueued in bulk by a client while the daemon works, run and recorded."""
+    rates, bulk = [], []
+    for _ in range(reps):
+        with daemon() as it:
+            client = it.client()
+            client.enqueue_many("benchfunctions:noop", [((n,), {}) for n in range(200)])[-1].wait(timeout=30)
+            items = [((n + 1,), {}) for n in range(100_000)]
+            began = time.time()
+            ids = [run.id for run in client.enqueue_many("benchfunctions:noop", items)]
+            bulk.append(len(items) / (time.time() - began))
+            rates.append(len(items) / (counted(it, ids) - began))
+    line("no-op Python tasks, run and recorded", rates, "/s", "20,000")
+    line("enqueue_many", bulk, "/s", "80,000")
+
+
+def single(reps: int) -> None:
+    rates = []
+    with daemon() as it:
+        client = it.client()
+        client.enqueue("benchfunctions:noop", 1).wait(timeout=30)
+        for _ in range(reps):
+            began = time.time()
+            for n in range(3000):
+                client.enqueue("benchfunctions:noop", n + 1)
+            rates.append(3000 / (time.time() - began))
+    line("enqueued singly, each committed", rates, "/s", "2,500")
+
+
+def latency(reps: int) -> None:
+    p50, p99 = [], []
+    with daemon() as it:
+        client = it.client()
+        for _ in range(reps):
+            taken = []
+            for _ in range(200):
+                began = time.time()
+                run = client.enqueue("benchfunctions:stamp")
+                taken.append((run, began))
+                time.sleep(0.01)
+            delays = []
+            for run, began in taken:
+                run.wait(timeout=10)
+                delays.append((run.result - began) * 1e3)
+            delays.sort()
+            p50.append(delays[len(delays) // 2])
+            p99.append(delays[int(len(delays) * 0.99) - 1])
+    line("submission to start, idle, p50", p50, "ms", "1")
+    line("submission to start, idle, p99", p99, "ms", "5")
+
+
+def idle(reps: int) -> None:
+    cpu, pss = [], []
+    with daemon(workers=10) as it:
+        client = it.client()
+        ids = [run.id for run in client.enqueue_many("benchfunctions:noop", [((n,), {}) for n in range(1, 12_000)])]
+        counted(it, ids)
+        time.sleep(2)
+        for _ in range(reps):
+            before = [sum(psutil.Process(p).cpu_times()[:2]) for p in it.pids()]
+            time.sleep(5)
+            after = [sum(psutil.Process(p).cpu_times()[:2]) for p in it.pids()]
+            cpu.append(100 * (sum(after) - sum(before)) / 5)
+            pss.append(sum(psutil.Process(p).memory_full_info().pss for p in it.pids()) / 1e6)
+        done = [it.board().read_slot(n).done for n in range(10)]
+    line("idle, 10 workers: CPU of one core", cpu, "%", "0.5")
+    line("PSS of all 12 processes", pss, "MB", "60", f"tasks done by each: {done}")
+
+
+def startup(reps: int) -> None:
+    empty, kept = [], []
+    for target, runs in ((empty, 0), (kept, 100_000)):
+        it = Daemon(workers=2)
+        try:
+            it.start()
+            if runs:
+                ids = [
+                    r.id for r in it.client().enqueue_many("benchfunctions:noop", [((n + 1,), {}) for n in range(runs)])
+                ]
+                counted(it, ids)
+            it.stop()
+            for _ in range(reps):
+                target.append(it.start())
+                it.stop()
+        finally:
+            it.clean()
+    line("exec to ready", empty, "s", "0.3")
+    line("exec to ready, 100,000 kept runs", kept, "s", "0.3")
+
+
+def replace(reps: int) -> None:
+    taken = []
+    with daemon() as it:
+        board = it.board()
+        for _ in range(max(reps, 5)):
+            victim = board.read_slot(0)
+            began = time.monotonic()
+            os.kill(victim.pid, signal.SIGKILL)
+            while True:
+                record = board.read_slot(0)
+                if record is not None and record.pid not in (0, victim.pid) and record.state is SlotState.IDLE:
+                    break
+                time.sleep(0.0005)
+            taken.append((time.monotonic() - began) * 1e3)
+            time.sleep(0.3)
+    line("a killed worker replaced", taken, "ms", "50")
+
+
+def again(reps: int) -> None:
+    """A killed worker's task started again, and the same after everything was killed and the daemon started again."""
+    one, everything = [], []
+    for _ in range(reps):
+        with daemon() as it:
+            run = it.client().enqueue("benchfunctions:nap", 20)
+            first = _running(it, run.id, {0})
+            began = time.monotonic()
+            os.kill(first.pid, signal.SIGKILL)
+            second = _running(it, run.id, {first.token})
+            one.append(time.monotonic() - began)
+            it.kill_all()
+            began = time.monotonic()
+            it.start()
+            _running(it, run.id, {first.token, second.token})
+            everything.append(time.monotonic() - began)
+    line("killed worker's task started again", one, "s", "0.1")
+    line("everything killed, task started again", everything, "s", "1.5")
+
+
+def _running(it: Daemon, run: str, not_token: set[int]):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        board = it.board()
+        for n in range(2):
+            record = board.read_slot(n)
+            if record and record.state is SlotState.RUNNING and record.run == run and record.token not in not_token:
+                return record
+        time.sleep(0.001)
+    raise SystemExit("the task was not started again")
+
+
+def stop(reps: int) -> None:
+    taken = []
+    for _ in range(reps):
+        with daemon() as it:
+            it.client().enqueue("benchfunctions:nap", 3)
+            began = time.monotonic()
+            while not any(
+                r and r.state is SlotState.RUNNING for r in (it.board().read_slot(0), it.board().read_slot(1))
+            ):
+                time.sleep(0.001)
+            begun = time.monotonic()
+            time.sleep(0.5)
+            it.stop()
+            taken.append(time.monotonic() - begun - 3)
+            assert begun - began < 1
+    line("TERM during a 3 s task: gone after its end", taken, "s", "0.1")
+
+
+def _memory(pid: int, stop_event: threading.Event, out: list[float]) -> None:
+    while not stop_event.wait(0.1):
+        with contextlib.suppress(psutil.Error):
+            out.append(psutil.Process(pid).memory_info().rss / 1e6)
+
+
+def _large(name: str, text: str, steps: int, reps: int) -> None:
+    rates, growth = [], []
+    for _ in range(reps):
+        with daemon() as it:
+            path = it.folder / "large.json"
+            path.write_text(text)
+            seen: list[float] = []
+            end = threading.Event()
+            thread = threading.Thread(target=_memory, args=(it.process.pid, end, seen))
+            thread.start()
+            began = time.time()
+            run = it.client().submit(str(path))
+            state = run.wait(timeout=600)
+            rates.append(steps / (time.time() - began))
+            end.set()
+            thread.join()
+            growth.append(max(seen) - seen[0])
+            assert state == "completed", state
+    line(name, rates, "steps/s", "-", f"supervisor grew by {max(growth):.2f} MB")
+
+
+def chain(reps: int) -> None:
+    steps = ",".join(f'{{"name":"s{n}","python":"benchfunctions:noop","with":{{"n":{n}}}}}' for n in range(10_000))
+    _large("chain of 10,000 steps", f'{{"name":"chain","timeout":"2h","steps":[{steps}]}}', 10_000, min(reps, 2))
+
+
+def fanout(reps: int) -> None:
+    items = ",".join(map(str, range(100_000)))
+    each = f'{{"name":"each","python":"benchfunctions:noop","with":{{"n":"${{{{ item }}}}"}},"forEach":[{items}]}}'
+    after = '{"name":"after","python":"benchfunctions:noop","with":{"n":1},"needs":["each"]}'
+    _large("fan-out of 100,000 (forEach)", f'{{"name":"fan","mode":"DAG","steps":[{each},{after}]}}', 100_001, 1)
+
+
+def wide(reps: int) -> None:
+    """The same with 100,000 explicit steps between two others."""
+    middle = ",".join(
+        f'{{"name":"m{n}","python":"benchfunctions:noop","with":{{"n":{n}}},"needs":["a"]}}' for n in range(100_000)
+    )
+    needs = ",".join(f'"m{n}"' for n in range(100_000))
+    text = (
+        '{"name":"wide","mode":"DAG","steps":[{"name":"a","python":"benchfunctions:noop","with":{"n":1}},'
+        f'{middle},{{"name":"z","python":"benchfunctions:noop","with":{{"n":1}},"needs":[{needs}]}}]}}'
+    )
+    _large("fan-out of 100,000 (explicit steps)", text, 100_002, 1)
+
+
+def crash(reps: int) -> None:
+    """kill -9 of everything at a random moment under load: what was acknowledged is there; how much was repeated?"""
+    repeated = []
+    for _ in range(reps):
+        it = Daemon()
+        effects = it.folder / "effects"
+        (it.folder / "benchfunctions.py").write_text(
+            FUNCTIONS
+            + f"\ndef effect(n):\n    fd = os.open({str(effects)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\n"
+            "    os.write(fd, b'%d\\n' % n)\n    os.close(fd)\n    return n\n"
+        )
+        try:
+            it.start()
+            client = it.client()
+            acknowledged = [
+                r.id for r in client.enqueue_many("benchfunctions:effect", [((n + 1,), {}) for n in range(20_000)])
+            ]
+            time.sleep(random.uniform(0.05, 0.6))
+            it.kill_all()
+            it.start()
+            counted(it, acknowledged)
+            seen = effects.read_text().split()
+            assert set(map(int, seen)) >= set(range(1, 20_001)), "an acknowledged run was lost"
+            repeated.append(float(len(seen) - 20_000))
+        finally:
+            it.clean()
+    line("repeated after kill -9 of all (2 workers)", repeated, "tasks", "20 ms of tasks a worker")
+
+
+CASES: dict[str, Callable[[int], None]] = {
+    f.__name__: f
+    for f in (throughput, single, latency, idle, startup, replace, again, stop, chain, fanout, wide, crash)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", nargs="*", choices=[*CASES, []], help="all without an argument")
+    parser.add_argument("--reps", type=int, default=5)
+    options = parser.parse_args()
+    floors()
+    for name in options.case or CASES:
+        CASES[name](options.reps)
+
+
+if __name__ == "__main__":
+    main()
