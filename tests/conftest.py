@@ -1,0 +1,46 @@
+"""Fixtures of the whole suite. Each daemon has its own directories, so tests run in parallel (`-n auto`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from support import Daemon
+from support import wait_until as _wait_until
+
+
+def _daemons() -> Iterator[Callable[..., Daemon]]:
+    with ExitStack() as stack:
+
+        def start(*, environ: dict[str, str] | None = None, started: bool = True, **settings: Any) -> Daemon:
+            daemon = Daemon(environ=environ, **settings)
+            stack.callback(daemon.close)
+            return daemon.start() if started else daemon
+
+        yield start
+
+
+@pytest.fixture
+def start_daemon() -> Iterator[Callable[..., Daemon]]:
+    """`start_daemon(maxWorkers=4, python={…})`: a fresh daemon with these settings; with `started=False` only prepared."""
+    yield from _daemons()
+
+
+@pytest.fixture
+def daemon(start_daemon: Callable[..., Daemon]) -> Daemon:
+    """A fresh daemon with two workers, for tests that kill or reconfigure it."""
+    return start_daemon()
+
+
+@pytest.fixture(scope="module")
+def shared_daemon() -> Iterator[Daemon]:
+    """One daemon for all tests of a module, for tests that only use it."""
+    for start in _daemons():
+        yield start()
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., Any]:
+    return _wait_until
