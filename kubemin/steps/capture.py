@@ -66,8 +66,8 @@ class Masks:
 
 
 class Allowance:
-    """At most `rate` lines in a second, shared by a step's streams. Once it is used up nothing passes until the second is
-    over, so a flood costs one note a second and not one a line."""
+    """At most `rate` lines in a second, shared by a step's streams. Once it is used up nothing passes until the
+    second is over, so a flood costs one note a second and not one a line."""
 
     def __init__(self, rate: int, now: Callable[[], float] = clock.monotonic) -> None:
         self._rate = rate
@@ -176,10 +176,9 @@ class Capture:
             self._tell_dropped()
 
     def close(self) -> None:
-        """The end of the stream: a last line without newline is a line. What was dropped is told even when over the rate."""
-        if self._pending and not self._long_line(self._pending):
-            self._dropped += 1
-        elif self._headless:
+        """The end of the stream: a last line without newline is a line. What was dropped is told even when over the
+        rate."""
+        if (self._pending and not self._long_line(self._pending)) or self._headless:
             self._dropped += 1
         self._pending, self._headless = b"", False
         self._tell_dropped()

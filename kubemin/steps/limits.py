@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kubemin.steps.failures import CannotStart
+from kubemin.steps.base import StartFailed
 
 NAMES = ("memory", "cpu", "pids")
 
@@ -32,23 +32,24 @@ UNLIMITED = Limits()
 
 
 def parse_limits(work: Mapping[str, Any]) -> Limits:
-    """The limits of one task. Raises CannotStart when they are not what the compiler lets through."""
+    """The limits of one task. Raises StartFailed when they are not what the compiler lets through."""
     given = work.get("limits")
     if not given:
         return UNLIMITED
     try:
         return msgspec.convert(given, Limits)
     except msgspec.ValidationError as exc:
-        raise CannotStart(f"limits cannot be read: {exc}") from exc
+        raise StartFailed(f"limits cannot be read: {exc}") from exc
 
 
 def admit(limits: Limits, enforceable: frozenset[str]) -> tuple[str, ...]:
-    """Names of the limits that will not be enforced. Raises CannotStart unless `bestEffort` allows that."""
+    """Names of the limits that will not be enforced. Raises StartFailed unless `bestEffort` allows that."""
     unenforced = tuple(name for name in limits.wanted if name not in enforceable)
     if unenforced and not limits.best_effort:
         names = ", ".join(f"limits.{name}" for name in unenforced)
         need = "needs" if len(unenforced) == 1 else "need"
-        raise CannotStart(
-            f"{names} {need} a delegated cgroup v2 (systemd Delegate=yes); set limits.bestEffort: true to run without it"
+        raise StartFailed(
+            f"{names} {need} a delegated cgroup v2 (systemd Delegate=yes); "
+            "set limits.bestEffort: true to run without it"
         )
     return unenforced
