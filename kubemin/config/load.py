@@ -31,25 +31,42 @@ def load_settings(
     config: str | None = None, flags: Mapping[str, str] = {}, environ: Mapping[str, str] = os.environ
 ) -> Settings:
     """The settings in force. A missing file is an error only when it was named. Raises Invalid with every problem."""
+    settings, invalid = examine(config, flags, environ)
+    if invalid:
+        raise invalid
+    return settings
+
+
+def examine(
+    config: str | None = None, flags: Mapping[str, str] = {}, environ: Mapping[str, str] = os.environ
+) -> tuple[Settings, Invalid | None]:
+    """The settings as far as they are right, and what is wrong: for whoever has more to check with them."""
     path = config_path(config, environ)
     named = bool(config or environ.get("KUBEMIN_CONFIG"))
-    file = sources.Source()
-    if named or os.path.lexists(path):
-        file = sources.from_file(path)
+    try:
+        file = sources.from_file(path) if named or os.path.lexists(path) else sources.Source()
+        unreadable: list[Problem] = []
+    except Invalid as exc:
+        file, unreadable = sources.Source(), list(exc.problems)
     others = [sources.from_environment(environ), sources.from_flags(flags)]
     stronger = others[0].values | others[1].values
     settings = _build(dict(defaults.machine(environ, path)) | file.values | stronger)
-    elsewhere = [*others[0].problems, *others[1].problems]
-    wrong = {problem.field for problem in (*file.problems, *elsewhere)}
     in_file = {name: file.lines.get(name) for name in file.values if name not in stronger}
-    for problem in _rules(settings, wrong):
+    elsewhere = [*others[0].problems, *others[1].problems]
+    problems = [*unreadable, *file.problems]
+    _sort_in(_rules(settings, {problem.field for problem in (*problems, *elsewhere)}), in_file, problems, elsewhere)
+    return settings, _invalid(problems, elsewhere, path) if problems or elsewhere else None
+
+
+def _sort_in(
+    found: list[Problem], in_file: Mapping[str, int | None], problems: list[Problem], elsewhere: list[Problem]
+) -> None:
+    """Broken rules are the file's, with their line, where the file's value is in force."""
+    for problem in found:
         if problem.field in in_file:
-            file.problems.append(msgspec.structs.replace(problem, line=in_file[problem.field]))
+            problems.append(msgspec.structs.replace(problem, line=in_file[problem.field]))
         else:
             elsewhere.append(problem)
-    if file.problems or elsewhere:
-        raise _invalid(file.problems, elsewhere, path)
-    return settings
 
 
 def _build(values: Mapping[str, Any]) -> Settings:
@@ -68,10 +85,16 @@ def _build(values: Mapping[str, Any]) -> Settings:
 
 def _invalid(in_file: list[Problem], elsewhere: list[Problem], path: str) -> Invalid:
     """The file is named once for all when every problem is its own, else with each of its problems."""
+    in_file = sorted(in_file, key=lambda problem: problem.line or 0)
     if not elsewhere:
         return Invalid(in_file, source=path)
-    told = [msgspec.structs.replace(problem, message=f"{problem.message} (in {path})") for problem in in_file]
-    return Invalid([*told, *elsewhere])
+    return Invalid([*(name_file(problem, path) for problem in in_file), *elsewhere])
+
+
+def name_file(problem: Problem, path: str) -> Problem:
+    """The same with the file in its message, for lists of problems of several sources."""
+    text = f"{problem.message} (in {path})" if problem.field else f"{path}: {problem.message}"
+    return msgspec.structs.replace(problem, message=text)
 
 
 # --- rules between keys -------------------------------------------------------------------------------------------
@@ -86,7 +109,7 @@ def _rules(settings: Settings, wrong: set[str]) -> list[Problem]:
 def _later(settings: Settings) -> list[Problem]:
     unsupported = [key for key in TABLE if key.later and key.of(settings) not in (key.of(DEFAULTS), False)]
     return [
-        Problem(key.name, "unsupported", f"{key.name} is not in this version; leave it {_left(key)}")
+        Problem(key.name, "unsupported", f"this setting is not in this version; leave it {_left(key)}")
         for key in unsupported
     ]
 
@@ -115,7 +138,7 @@ def _order(settings: Settings, wrong: set[str]) -> list[Problem]:
 def _too_near(settings: Settings, long: Key, factor: float, short: Key, reason: str) -> str:
     times = "" if factor == 1 else f"{factor:g} times "
     values = show(long, long.of(settings)), show(short, short.of(settings))
-    return f"{long.name} ({values[0]}) must be more than {times}{short.name} ({values[1]}), {reason}"
+    return f"{values[0]} is not enough: it must be more than {times}{short.name} ({values[1]}), {reason}"
 
 
 def _paths(settings: Settings) -> list[Problem]:

@@ -17,8 +17,7 @@ from kubemin.errors import Invalid, Problem
 
 _GROUPS = {key.name.split(".")[0] for key in TABLE if "." in key.name}
 _VARIABLES = {variable: key for key in TABLE for variable in key.variables}
-# Ours, but no settings: what steps and commands are given.
-_CLOSE_ENOUGH = 0.88
+_NEARLY = 0.9  # of 1: how alike a variable has to be to a setting's to be taken for a slip
 
 
 class Source(msgspec.Struct):
@@ -36,11 +35,11 @@ def from_file(path: str) -> Source:
     """The file's settings. Raises Invalid when it cannot be read at all (unreadable, no YAML, half a file)."""
     from kubemin.files.document import load_document
 
-    document = load_document(path)
-    source = Source(lines=dict(document.lines))
-    data = document.data
-    if data is None:
-        return source
+    try:
+        document = load_document(path)
+    except Invalid as exc:
+        return _only_comments(exc, path)
+    source, data = Source(lines=document.lines), document.data
     if not isinstance(data, dict):
         text = "must be a mapping of settings, such as `maxWorkers: 10`"
         raise Invalid([Problem("", "wrong_type", text, source.lines.get(""))], source=path)
@@ -48,6 +47,16 @@ def from_file(path: str) -> Source:
     for name, value in _flat(source, data):
         _take(source, KEYS[name], value, base)
     return source
+
+
+def _only_comments(error: Invalid, path: str) -> Source:
+    """A file of comments stands for the defaults; one of no bytes at all is more likely half written."""
+    if error.problems[0].code != "empty":
+        raise error
+    if os.path.getsize(path) == 0:
+        text = "it is empty; a file that holds only comments stands for the defaults"
+        raise Invalid([Problem("", "empty", text)], source=path)
+    return Source()
 
 
 def _flat(source: Source, data: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
@@ -80,13 +89,18 @@ def _unknown(source: Source, name: str, known: list[str]) -> None:
 
 
 def _hint(name: str, known: list[str]) -> str:
+    """`max_worker`: maxWorkers; `log_level` and `ttl` at the top: log.level and lock.ttl."""
     import difflib
 
-    plain = {snake(candidate): candidate for candidate in known}
-    close = difflib.get_close_matches(snake(name), plain, 1, 0.6)
-    if not close and name in KEYS:
-        close = [name]
-    return f"; did you mean {plain[close[0]]}?" if close else "; see `kubemind --help` for all of them"
+    plain = {_plain(candidate): candidate for candidate in [*known, *KEYS]}
+    last = {_plain(key.rpartition(".")[2]): key for key in reversed(KEYS)}
+    close = difflib.get_close_matches(_plain(name), plain, 1, 0.7)
+    meant = plain[close[0]] if close else last.get(_plain(name))
+    return f"; did you mean {meant}?" if meant else "; see `kubemind --help` for all of them"
+
+
+def _plain(name: str) -> str:
+    return snake(name.lstrip("-")).replace(".", "_").replace("-", "_")
 
 
 def _take(source: Source, key: Key, value: Any, base: str) -> None:
@@ -118,7 +132,9 @@ def _check_variable(source: Source, variable: str) -> None:
     """A variable that is nearly a setting is a slip; others (`KUBEMIN_TOKEN`, `KUBEMIN_PORT`) have other meanings."""
     import difflib
 
-    close = difflib.get_close_matches(variable, [name for name in _VARIABLES if name.startswith("KUBEMIN_")], 1, 0.9)
+    close = difflib.get_close_matches(
+        variable, [name for name in _VARIABLES if name.startswith("KUBEMIN_")], 1, _NEARLY
+    )
     if close:
         text = f"unknown environment variable; did you mean {close[0]}?"
         source.problems.append(Problem(variable, "unknown_key", text))

@@ -10,6 +10,8 @@ import re
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+import msgspec
+
 from kubemin.config.settings import Settings
 
 
@@ -314,3 +316,16 @@ def diff(old: Settings, new: Settings) -> list[Change]:
     """The keys that differ, in the table's order."""
     pairs = ((key, key.of(old), key.of(new)) for key in TABLE)
     return [Change(key.name, before, after, key.applies.value) for key, before, after in pairs if before != after]
+
+
+def until_restart(old: Settings, new: Settings) -> Settings:
+    """`new`, with the old values of what only a restart changes: what is in force after a reload."""
+    changed: dict[str, Any] = {}
+    for key in TABLE:
+        if key.applies is Applies.RESTART and key.of(old) != key.of(new):
+            first, *rest = key.attributes
+            value = key.of(old)
+            if rest:
+                value = msgspec.structs.replace(changed.get(first, getattr(new, first)), **{rest[0]: value})
+            changed[first] = value
+    return msgspec.structs.replace(new, **changed)

@@ -1,0 +1,188 @@
+"""`kubemind`: the daemon, in the foreground. Reads the settings, makes its directories, and becomes the supervisor.
+
+Nothing is imported before it is needed: from exec to ready takes less than 0.3 s. Whatever goes wrong is one line on
+standard error and an exit code (docs: 2 configuration or usage, 3 store not usable); a traceback is for the journal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from kubemin import __version__
+from kubemin.errors import Invalid, KubeminError, Problem
+
+EXIT_USAGE = 2
+_USAGE = "kubemind [--config FILE] [--check] [SETTING…]"
+_ABOUT = """\
+The kubemin daemon: runs the workflows of this machine with a supervised pool of worker processes.
+It stays in the foreground; a service manager starts it, and kubeminctl talks to it.
+"""
+_EXAMPLES = """\
+Examples:
+  kubemind                                   with /etc/kubemin/kubemin.yaml
+  kubemind --config ./kubemin.yaml --check   check configuration and workflow files; exit 0 or 2
+  kubemind --max-workers 4 --log-level debug
+  KUBEMIN_MAX_WORKERS=4 kubemind             the same by the environment
+
+Signals: HUP reloads; TERM stops when running tasks have ended; INT and QUIT stop at once;
+USR1 writes the state to the log; USR2 drains; TTIN and TTOU make the pool larger and smaller.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Invalid(f"{message}; see `kubemind --help`", source="")
+
+
+def _parser() -> _Parser:
+    from kubemin.config.table import TABLE, Kind
+
+    parser = _Parser(prog="kubemind", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-c", metavar="FILE")
+    for name in ("--check", "--version"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("--help", "-h", action="store_true")
+    for key in TABLE:
+        if key.kind is Kind.BOOL:  # `--redis-required` alone means true
+            parser.add_argument(key.flag, dest=key.name, nargs="?", const="true")
+        else:
+            parser.add_argument(key.flag, dest=key.name)
+    return parser
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """The options of the command, and the settings given as flags, by key. Raises Invalid."""
+    from kubemin.config.table import KEYS
+
+    options, unknown = _parser().parse_known_args(list(argv))
+    if unknown:
+        raise Invalid([Problem("", "usage", _unknown(argument)) for argument in unknown])
+    return options, {name: value for name, value in vars(options).items() if name in KEYS and value is not None}
+
+
+def _unknown(argument: str) -> str:
+    import difflib
+
+    from kubemin.config.table import TABLE
+
+    flags = [*(key.flag for key in TABLE), "--config", "--check", "--version", "--help"]
+    close = difflib.get_close_matches(argument.split("=")[0], flags, 1)
+    hint = f"did you mean {close[0]}?" if close else "see `kubemind --help`"
+    return f"unknown argument {argument}; {hint}"
+
+
+def help_text() -> str:
+    from kubemin.config.describe import flags_help
+
+    options = (
+        "Options:\n"
+        "  -c, --config FILE   configuration file (KUBEMIN_CONFIG; default: /etc/kubemin/kubemin.yaml)\n"
+        "  --check             check configuration and workflow files, start nothing\n"
+        "  --version           print the version\n"
+        "  -h, --help          this text\n"
+    )
+    settings = f"Settings (flag beats environment beats file beats default):\n{flags_help()}\n"
+    return "\n".join((f"Usage: {_USAGE}\n", _ABOUT, _EXAMPLES, options, settings))
+
+
+# --- the actions --------------------------------------------------------------------------------------------------
+
+
+def _check(config: str | None, flags: Mapping[str, str]) -> int:
+    from kubemin.cli.reload import check, origin
+    from kubemin.config.load import config_path
+
+    checked = check(origin(config, flags, os.environ))
+    for failure in checked.failures:
+        _print_error(failure)
+    if checked.failures:
+        return EXIT_USAGE
+    path = config_path(config, os.environ)
+    found = path if os.path.lexists(path) else f"{path} (not there: defaults)"
+    print(f"{found} is valid; valid workflows in {checked.settings.workflows_dir}: {len(checked.definitions)}")
+    return 0
+
+
+def _serve(config: str | None, flags: Mapping[str, str]) -> int:
+    from kubemin.cli.reload import Checker, origin
+    from kubemin.config import host
+    from kubemin.config.load import config_path, load_settings
+    from kubemin.telemetry import log
+
+    settings = load_settings(config, flags, os.environ)
+    log.configure(level=settings.log.level, format=settings.log.format, role="supervisor", node=settings.node_id)
+    if problems := host.problems(settings):
+        raise Invalid(problems)
+    os.umask(0o027)  # the group kubemin may read, nobody else
+    host.make_directories(settings)
+    from kubemin.supervisor.loop import run_supervisor
+
+    checker = Checker(settings, origin(config, flags, os.environ))
+    return run_supervisor(settings, config_path=config_path(config, os.environ), reload=checker)
+
+
+def _run(argv: Sequence[str]) -> int:
+    options, flags = _parse(argv)
+    if options.help:
+        print(help_text(), end="")
+        return 0
+    if options.version:
+        print(f"kubemind {__version__}")
+        return 0
+    return _check(options.config, flags) if options.check else _serve(options.config, flags)
+
+
+# --- the edge -----------------------------------------------------------------------------------------------------
+
+
+def _open_standard_descriptors() -> None:
+    """Whoever started us may have closed 0, 1 or 2; a database that got one of these numbers would get our output."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+def _ignore_requests_until_ready() -> None:
+    """These would end or stop a process that has no handler yet; the supervisor installs its own."""
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _print_error(error: KubeminError) -> None:
+    source = f"{error.source}: " if isinstance(error, Invalid) and error.source else ""
+    for problem in error.problems:
+        print(f"kubemind: {source}{_line(problem)}", file=sys.stderr)
+
+
+def _line(problem: Problem) -> str:
+    """`line 3: maxWorkers: …`, without what is not known."""
+    line = f"line {problem.line}: " if problem.line is not None else ""
+    return line + (f"{problem.field}: " if problem.field else "") + problem.message
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit code. Shows no traceback."""
+    _open_standard_descriptors()
+    _ignore_requests_until_ready()
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+    except KubeminError as exc:
+        _print_error(exc)
+        return exc.exit_code
+    except BrokenPipeError:  # `kubemind --help | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as exc:
+        from kubemin.telemetry import log
+
+        log.exception("kubemind failed unexpectedly; please report this", exc)
+        return 1
+    return code
