@@ -5,8 +5,8 @@
     run.wait(timeout=60)                                   # -> "completed"
     client.enqueue("reports.load:run", 1, rows=2).wait()   # one Python task
 
-Writes go through `api.gateway` (the daemon's socket, or the file when no daemon runs); reads open the store read-only. A
-client may be shared by threads, and used on both sides of a fork: each process opens its own connection.
+Writes go through `api.gateway` (the daemon's socket, or the file when no daemon runs); reads open the file read-only.
+A client may be shared by threads, and used on both sides of a fork: each process opens its own connection.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kubemin.api.enqueue import Options
-from kubemin.api.gateway import KINDS, Gateway
+from kubemin.api.gateway import KINDS, Gateway, no_rights
 from kubemin.api.options import Duration, Instant, RetryPolicy, past, run_state, start_at
 from kubemin.api.payload import Call, Function, encode_json, slices
 from kubemin.api.run import Run
@@ -226,11 +226,15 @@ class Client:
         from kubemin.store.sqlite import SqliteReader
 
         path = os.path.join(self.state_dir, "kubemin.db")
-        if not os.path.exists(path) and os.access(os.path.dirname(self.state_dir) or ".", os.X_OK):
-            raise StoreUnavailable(
-                f"there is no {path}: nothing was submitted here yet and no daemon has run; check stateDir",
-                code="no_store",
-            )
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            message = f"there is no {path}: no daemon has run here and nothing was submitted yet; check stateDir"
+            raise StoreUnavailable(message, code="no_store") from None
+        except PermissionError:
+            raise Refused(no_rights(path), code="no_rights") from None
+        except OSError as exc:
+            raise StoreUnavailable(f"cannot read {path}: {exc.strerror}") from exc
         return SqliteReader(path)
 
     # --- submissions, for Options and the command line ---
@@ -238,7 +242,7 @@ class Client:
     def submit_definition(
         self, definition: Definition, params: Mapping[str, Any], key: str | None, when: int | None
     ) -> Run:
-        """A run of a compiled definition, which travels along (the store keeps it by hash); `params` are bound already."""
+        """A run of a compiled definition; the definition travels along. `params` are bound already."""
         submission = Submission(
             id=run_id(),
             workflow=definition.graph.workflow,

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Options:
     """How calls are to be run: `client.options(queue="etl", retry=3).enqueue(…)`. Beats what `@kubemin.task` says.
 
-    `retry`: attempts after the first, or {"limit", "delay", "factor", "maxDelay", "causes"}. `timeout`, `delay`: seconds
-    or "5m". `at`: a datetime (without a zone: local time) or RFC 3339 text. `key`: a second submission with it is the
-    first run.
+    `retry`: attempts after the first, or {"limit", "delay", "factor", "maxDelay", "causes"}. `timeout`, `delay`: in
+    seconds, or "5m". `at`: a datetime (without a zone: local time) or RFC 3339 text. `key`: a second submission with it
+    is the first run.
     """
 
     def __init__(

@@ -208,7 +208,7 @@ class Gateway:
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         except PermissionError:
-            raise Refused(_no_rights(self.socket_path), code="no_rights") from None
+            raise Refused(no_rights(self.socket_path), code="no_rights") from None
         except OSError as exc:
             if exc.errno in (errno.EAGAIN, errno.ENOTDIR):
                 return None
@@ -230,7 +230,7 @@ class Gateway:
         except FileNotFoundError:
             return False
         except PermissionError:
-            raise Refused(_no_rights(self.state_dir), code="no_rights") from None
+            raise Refused(no_rights(self.state_dir), code="no_rights") from None
         except OSError as exc:
             raise Unreachable(f"cannot open {self._lock_path}: {exc.strerror}") from exc
         try:
@@ -264,7 +264,7 @@ class Gateway:
             os.makedirs(self.state_dir, mode=0o750, exist_ok=True)
             return os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except PermissionError:
-            raise Refused(_no_rights(self.state_dir), code="no_rights") from None
+            raise Refused(no_rights(self.state_dir), code="no_rights") from None
         except OSError as exc:
             raise StoreUnavailable(f"cannot write in {self.state_dir}: {exc.strerror}") from exc
 
@@ -294,7 +294,7 @@ def _flock(fd: int) -> bool:
     return True
 
 
-def _no_rights(path: str) -> str:
+def no_rights(path: str) -> str:
     """What a user without rights should do, with the command that would help."""
     try:
         me = pwd.getpwuid(os.geteuid()).pw_name

@@ -50,7 +50,7 @@ class Run:
 
     @property
     def outputs(self) -> dict[str, Any]:
-        """Step path -> JSON value, of the steps that completed. A single Python task is one step, named as in `view()`."""
+        """Step path -> JSON value, of the steps that completed. A single Python task is one step."""
         return self.client.outputs([self.id]).get(self.id, {})
 
     @property

@@ -1,0 +1,1 @@
+"""The commands of kubeminctl, a file a command; each has one `command`."""

@@ -1,0 +1,68 @@
+"""Queues: their backlog; pausing and resuming."""
+
+from __future__ import annotations
+
+import click
+
+from kubemin.cli import options, render, views
+from kubemin.cli.session import Session
+
+_EXAMPLES = """
+\b
+Examples:
+  kubeminctl queue
+  kubeminctl queue pause etl
+  kubeminctl queue resume etl
+"""
+
+
+@click.group("queue", invoke_without_command=True, epilog=_EXAMPLES)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="json: one document on stdout."
+)
+@click.pass_context
+def command(ctx: click.Context, output: str) -> None:
+    """List the queues with their whole backlog, or pause and resume one."""
+    session: Session = ctx.obj
+    session.json = output == "json"
+    if ctx.invoked_subcommand is None:
+        _list(session)
+
+
+def _list(session: Session) -> None:
+    found = session.client.queues()
+    if session.json:
+        render.document(views.queues(found))
+        return
+    rows = [
+        (view.name, view.length, "paused" if view.paused else "open", render.duration(view.oldest_seconds))
+        for view in found
+    ]
+    render.table(("QUEUE", "LENGTH", "STATE", "OLDEST"), rows, "all queues are empty")
+
+
+@options.command("pause", "kubeminctl queue pause etl")
+@click.argument("name")
+def pause(session: Session, name: str) -> None:
+    """Let workers take no more tasks from a queue; running ones go on."""
+    session.client.pause(name)
+    _told(session, name, paused=True)
+
+
+@options.command("resume", "kubeminctl queue resume etl")
+@click.argument("name")
+def resume(session: Session, name: str) -> None:
+    """Let workers take tasks from a queue again."""
+    session.client.resume(name)
+    _told(session, name, paused=False)
+
+
+def _told(session: Session, name: str, *, paused: bool) -> None:
+    if session.json:
+        render.document({"name": name, "paused": paused})
+    else:
+        render.line(f"queue {name} is {'paused' if paused else 'open'}")
+
+
+command.add_command(pause)
+command.add_command(resume)

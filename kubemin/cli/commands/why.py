@@ -1,0 +1,34 @@
+"""What holds a run up."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from kubemin import clock
+from kubemin.cli import options, render, views
+from kubemin.cli.pool import why_pool
+from kubemin.cli.session import Session
+from kubemin.model.obstacles import Obstacles
+from kubemin.why import explain
+
+
+@options.command(
+    "why",
+    """
+    kubeminctl why 06evx3k9d2qj8m0000ab
+    kubeminctl why 06evx3k9d2qj8m0000ab/load
+    kubeminctl why 06evx3k9d2qj8m0000ab -o json
+    """,
+)
+@click.argument("run", metavar="RUN[/STEP]")
+def command(session: Session, run: str) -> None:
+    """Name the exact condition that a run or a step waits for, or why it ended as it did."""
+    id, step = options.run_and_step(run)
+    facts = msgspec.convert(session.client.reader().obstacles(id, step), Obstacles)
+    found = explain(facts, why_pool(session.settings), now=clock.wall(), step=step)
+    if session.json:
+        render.document(views.reasons(found))
+        return
+    for reason in found:
+        render.line(f"{render.paint(reason.code, 'bold')}: {render.clean(reason.message)}")

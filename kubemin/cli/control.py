@@ -1,0 +1,111 @@
+"""Control of the daemon: what is wanted goes into a file, a signal says that it is there, the scoreboard answers.
+
+Signals coalesce and carry nothing, so each request has an id, and its outcome is read by that id (docs/design.md section 2).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from kubemin import clock
+from kubemin.cli.pool import live_pid, no_daemon, pid_path, scoreboard_path
+from kubemin.cli.session import become_owner
+from kubemin.errors import KubeminError, Refused, StoreUnavailable, Unreachable
+from kubemin.model.ids import run_id
+from kubemin.scoreboard import Header, Scoreboard
+from kubemin.supervisor import pidfile, wanted
+
+if TYPE_CHECKING:
+    from kubemin.config import Settings
+
+LOOK = 0.02  # seconds between two looks at the scoreboard
+
+
+class Outcome(KubeminError):
+    """The daemon carried a request out and it failed."""
+
+    code = "request_failed"
+
+
+def request(
+    settings: Settings,
+    number: signal.Signals,
+    *,
+    workers: int | None = None,
+    drained: bool | None = None,
+    timeout: float,
+) -> str:
+    """Ask, and wait for the outcome's text. Raises Outcome when it failed, Unreachable, Refused."""
+    pid = _daemon(settings)
+    _become_daemons_user(pid, settings.runtime_dir)
+    id = run_id()
+    _write(settings, wanted.Wanted(request=id, workers=workers, drained=drained))
+    board = Scoreboard.open(scoreboard_path(settings))
+    try:
+        pidfile.send(pid_path(settings), number)
+        header = _answer(settings, board, id, timeout)
+    finally:
+        board.close()
+    if not header.outcome_ok:
+        raise Outcome(header.outcome or "the daemon could not do it; see its log")
+    return header.outcome
+
+
+def _daemon(settings: Settings) -> int:
+    pid = live_pid(settings)
+    if pid is None:
+        raise no_daemon(settings)
+    return pid
+
+
+def _become_daemons_user(pid: int, runtime_dir: str) -> None:
+    """As root: the owner of the runtime directory, unless the daemon is root's, which only root may signal."""
+    try:
+        if os.stat(f"/proc/{pid}").st_uid != 0:
+            become_owner(runtime_dir)
+    except OSError:
+        pass
+
+
+def _write(settings: Settings, wish: wanted.Wanted) -> None:
+    try:
+        wanted.write(settings.runtime_dir, wish)
+    except PermissionError:
+        raise Refused(
+            f"this user may not control the daemon ({settings.runtime_dir} is not writable); try again with sudo",
+            code="no_rights",
+        ) from None
+    except OSError as exc:
+        raise StoreUnavailable(f"cannot write in {settings.runtime_dir}: {exc.strerror}") from exc
+
+
+def _answer(settings: Settings, board: Scoreboard, id: str, timeout: float) -> Header:
+    deadline = clock.monotonic() + timeout
+    while clock.monotonic() < deadline:
+        header = board.read_header()
+        if header is not None and header.request == id:
+            return header
+        if live_pid(settings) is None:
+            raise Unreachable("the daemon ended before it answered; see its log", code="no_daemon")
+        time.sleep(LOOK)
+    raise Unreachable(
+        f"the daemon has not answered in {timeout:g} s; it may still be at it: see `kubeminctl status` and its log",
+        code="no_answer",
+    )
+
+
+def stop(settings: Settings, *, now: bool, timeout: float) -> int:
+    """Ask the daemon to stop and wait until it is gone; its pid. Raises Unreachable, Refused."""
+    pid = _daemon(settings)
+    fd = os.pidfd_open(pid)
+    try:
+        pidfile.send(pid_path(settings), signal.SIGINT if now else signal.SIGTERM)
+        if not select.select([fd], [], [], timeout)[0]:
+            raise Unreachable(f"the daemon (pid {pid}) has not ended in {timeout:g} s; see its log", code="no_answer")
+    finally:
+        os.close(fd)
+    return pid

@@ -1,0 +1,63 @@
+"""What one command works with: its settings, its client, its rights, and how it answers.
+
+As root, everything that touches the daemon's files is done as the owner of the state directory, so that no file of
+root's is left there that the daemon could not write. The change is for good, for this process.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kubemin.client import Client
+    from kubemin.config import Settings
+
+
+class Session:
+    """One command's surroundings. `flags` are settings given on the command line, by key."""
+
+    def __init__(self) -> None:
+        self.config: str | None = None
+        self.flags: dict[str, str] = {}
+        self.json = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Raises Invalid with every problem of the configuration."""
+        from kubemin.config import load_settings
+
+        return load_settings(self.config, self.flags)
+
+    @cached_property
+    def client(self) -> Client:
+        """The engine, used as its owner."""
+        from kubemin.client import Client
+
+        become_owner(self.settings.state_dir)
+        return Client.from_settings(self.settings)
+
+
+def become_owner(directory: str) -> None:
+    """As root, become the user that `directory` belongs to. Otherwise, and when it does not exist, nothing."""
+    if os.geteuid() != 0:
+        return
+    try:
+        info = os.stat(directory)
+    except OSError:
+        return
+    if info.st_uid != 0:
+        _become(info.st_uid, info.st_gid)
+
+
+def _become(uid: int, gid: int) -> None:
+    try:
+        entry = pwd.getpwuid(uid)
+        os.initgroups(entry.pw_name, entry.pw_gid)
+        os.setgid(entry.pw_gid)
+    except KeyError:  # a user without a name: the directory's group is all that is known
+        os.setgroups([])
+        os.setgid(gid)
+    os.setuid(uid)
