@@ -24,7 +24,7 @@ def _daemons() -> Iterator[Callable[..., Daemon]]:
 
 @pytest.fixture
 def start_daemon() -> Iterator[Callable[..., Daemon]]:
-    """`start_daemon(maxWorkers=4, python={…})`: a fresh daemon with these settings; with `started=False` only prepared."""
+    """`start_daemon(maxWorkers=4, python={…})`: a fresh daemon with these settings; `started=False`: only prepared."""
     yield from _daemons()
 
 
