@@ -77,7 +77,7 @@ def containment(slot: int = 0, rate: int = 1000) -> Containment:
 
 @dataclass
 class Bench:
-    """One worker's surroundings for steps: what they wrote, and an interrupt that can be triggered by a line of output."""
+    """One worker's surroundings for steps: what they wrote, and an interrupt that a line of output can trigger."""
 
     directory: Path
     rate: int = 1000
