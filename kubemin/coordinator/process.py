@@ -20,7 +20,7 @@ import select
 import time
 from typing import Any
 
-from kubemin import clock
+from kubemin import clock, faults
 from kubemin.channel import PacketConnection, close_all
 from kubemin.config import Settings
 from kubemin.coordinator import events, failhook
@@ -188,6 +188,8 @@ class Coordinator:
             changes = self.store.changes()
             failhook.submit_for(self.store, changes, self.settings)
             grants = self.pool.claim(self.store, self.settings.queues) if self.handing else []
+            faults.point("coordinator.applied")
+        faults.point("coordinator.committed")
         return grants, changes + self.store.changes()
 
     def _forget_transaction(self) -> None:
@@ -213,6 +215,7 @@ class Coordinator:
         """After the commit: tasks first, they are what somebody waits for."""
         for link, claims in grants:
             link.hand(claims)
+        faults.point("coordinator.handed")
         self.pool.acknowledge()
         self._dirty = False
         self._wake_waiters(changes)
