@@ -38,7 +38,7 @@ _DIRECTORY_VARIABLES = (
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What was found. `settings` are as far as they are right; `failures` is what is wrong, one a file or other source."""
+    """What was found. `settings` are as far as they are right; `failures` say what is wrong, one a file."""
 
     settings: Settings
     definitions: list[Definition]

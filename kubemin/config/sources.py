@@ -92,10 +92,10 @@ def _hint(name: str, known: list[str]) -> str:
     """`max_worker`: maxWorkers; `log_level` and `ttl` at the top: log.level and lock.ttl."""
     import difflib
 
-    plain = {_plain(candidate): candidate for candidate in [*known, *KEYS]}
+    plain = {_plain(candidate): candidate for candidate in [*KEYS, *known]}
     last = {_plain(key.rpartition(".")[2]): key for key in reversed(KEYS)}
     close = difflib.get_close_matches(_plain(name), plain, 1, 0.7)
-    meant = plain[close[0]] if close else last.get(_plain(name))
+    meant = last.get(_plain(name.rpartition(".")[2])) or (plain[close[0]] if close else None)
     return f"; did you mean {meant}?" if meant else "; see `kubemind --help` for all of them"
 
 
