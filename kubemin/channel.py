@@ -68,8 +68,11 @@ TASK_KIND, HELLO_KIND, ACK_KIND = TASK[0], HELLO[0], ACK[0]
 REPORT_KIND, CANCEL_KIND, CONTROL_KIND = REPORT[0], CANCEL[0], CONTROL[0]
 
 _LARGE: Final = 0x80  # set in the kind byte: the body is in the first attached descriptor
-_SEND: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-_RECV: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+# Plain integers: `socket`'s own are enums, whose & costs as much as a system call.
+_SEND: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_RECV: Final = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_TRUNCATED: Final = int(socket.MSG_TRUNC)
+_INCOMPLETE: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _FD_SPACE: Final = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 _FULL: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
@@ -129,7 +132,7 @@ class PacketConnection(_Connection):
             data, ancillary, flags, _ = self._socket.recvmsg(PACKET_BYTES + 2, _FD_SPACE, _RECV)
         except BlockingIOError:
             return None
-        if data and not ancillary and not flags & socket.MSG_TRUNC and data[0] < _LARGE:
+        if data and not ancillary and not flags & _TRUNCATED and data[0] < _LARGE:
             return data[0], data[1:]
         kind, body, fds = self._unpack(data, ancillary, flags)
         close_all(fds)
@@ -184,7 +187,7 @@ class PacketConnection(_Connection):
         try:
             if not data:
                 raise self._nothing()
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if flags & _INCOMPLETE:
                 raise ValueError("a packet that is too long, or carries too many descriptors")
             if data[0] < _LARGE:
                 return data[0], data[1:], fds

@@ -3,8 +3,8 @@
 Imported by users' modules, in clients and in workers alike, so it is light and knows no store: what `enqueue` does is
 filled in by `kubemin.client` (`set_enqueuer`), and what the running task is by the worker (`set_current`).
 
-`kubemin.task` is this module *and* the decorator: importing a module binds its name in the package, so the module itself
-can be called.
+`kubemin.task` is this module *and* the decorator: importing a module binds its name in the package, so the module
+itself can be called.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def task(
 ) -> Any:
     """Say how a function is to be run as a task; the function itself stays what it is.
 
-    `retry`: attempts after the first, or {"limit": …, "delay": "5s", …}. `timeout`: seconds or "5m". `queue`: who runs it.
+    `retry`: attempts after the first, or {"limit": …, "delay": "5s", …}. `timeout`: seconds or "5m".
     """
     said = {"retry": retry, "timeout": timeout, "queue": queue}
 

@@ -1,0 +1,296 @@
+"""From a claim to its outcome: what kind of step it is, what it needs, how it ended. Never raises for what a step does.
+
+`execute` is the hot path: a Python function of a single task costs about 10 µs here. What only workflow steps need (a
+folder, an environment, usage, titles) is made only for them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from kubemin import clock
+from kubemin.clock import SECOND
+from kubemin.config import Settings
+from kubemin.model.records import Claim, Outcome
+from kubemin.model.references import ReferenceMissing, render_work
+from kubemin.model.states import Cause, TaskState
+from kubemin.scoreboard import SlotWriter, boottime
+from kubemin.steps import environment
+from kubemin.steps.base import KILL_GRACE, Ended, StartFailed, Step
+from kubemin.steps.command import execute as execute_command
+from kubemin.steps.containment.base import Containment
+from kubemin.steps.output import encode_result, read_output
+from kubemin.steps.python import Functions, ended_by, traceback_of
+from kubemin.task import set_current
+from kubemin.telemetry import log
+from kubemin.worker.current import Current
+from kubemin.worker.emit import Emitter
+from kubemin.worker.interrupts import Interrupts, StepInterrupted
+from kubemin.worker.output import PythonOutput
+from kubemin.worker.scratch import Place, Scratch
+from kubemin.worker.title import Title
+from kubemin.worker.usage import Meter
+
+# Seconds beyond a command's time-out at which the supervisor steps in: its worker ends it by itself well before.
+ROOM: Final = KILL_GRACE + 5.0
+_DRAINED: Final = Ended(None, Cause.DRAIN, "the worker was told to stop")
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Executor:
+    """The part of a worker that runs steps, one at a time."""
+
+    def __init__(
+        self,
+        slot: int,
+        settings: Settings,
+        writer: SlotWriter,
+        interrupts: Interrupts,
+        output: PythonOutput,
+        containment: Containment,
+    ) -> None:
+        self._slot = slot
+        self._settings = settings
+        self._writer = writer
+        self._interrupts = interrupts
+        self._output = output
+        self._containment = containment
+        self._functions = Functions(settings.python.allow)
+        self._current = Current(interrupts, writer)
+        self._title = Title(slot)
+        self._marker = environment.instance_marker(settings.state_dir)
+        self._base = {**environment.base_environment(settings.user), "KUBEMIN_INSTANCE": self._marker}
+        self._place = Place(settings, slot, self._marker)
+        self._place.clear()
+        self.left_children = False  # a Python step left processes behind, which are dead now
+
+    def idle(self) -> None:
+        self._title.idle()
+
+    def execute(self, claim: Claim) -> Outcome:
+        """Run it to its end."""
+        started = clock.wall()
+        try:
+            ended, output = self._dispatch(claim)
+        except StepInterrupted:
+            ended, output = _DRAINED, None
+        except Exception as error:  # a bug of ours: told as a failure of this task, so that the worker lives
+            log.exception("a step could not be executed", error, task=claim.task)
+            ended, output = Ended(TaskState.FAILED, Cause.START, f"internal error: {error}"), None
+        self._interrupts.in_python = False
+        self._interrupts.forget(claim.token)
+        return self._outcome(claim, ended, output, started)
+
+    def _outcome(self, claim: Claim, ended: Ended, output: msgspec.Raw | None, started: int) -> Outcome:
+        finished = clock.wall()
+        seconds = (finished - started) / SECOND
+        label = label_of(claim)
+        self._title.took(label, seconds)
+        if not claim.quiet or ended.state is not TaskState.COMPLETED:
+            _log_end(claim, ended, seconds)
+        return Outcome(
+            claim.run, claim.idx, claim.token, ended.state, ended.cause, ended.message, ended.exit_code, ended.signal,
+            output, ended.stdout, ended.stderr, started, finished, ended.usage, ended.unenforced,
+        )  # fmt: skip
+
+    # --- what kind of step --------------------------------------------------------------------------------------------
+
+    def _dispatch(self, claim: Claim) -> tuple[Ended, msgspec.Raw | None]:
+        early = self._before(claim)
+        if early is not None:
+            return early, None
+        try:
+            work = _work_of(claim)
+            path = work.get("python")
+            if path is not None:
+                return self._limited(claim, work) if work.get("limits") else self._python(claim, path, work)
+            if "run" in work or "shell" in work:
+                return self._command(claim, work)
+        except StartFailed as error:
+            return error.ended(), None
+        kinds = ", ".join(sorted(work)) or "nothing"
+        message = f"this version knows no such kind of step ({kinds}); was it submitted by a newer one?"
+        return Ended(TaskState.FAILED, Cause.CORRUPT, message[:500]), None
+
+    def _before(self, claim: Claim) -> Ended | None:
+        """What has come for a task before it started."""
+        if self._interrupts.draining:
+            return _DRAINED
+        cause = self._interrupts.known(claim.token)
+        return None if cause is None else Ended(TaskState.CANCELLED, cause, "was stopped before it started")
+
+    def _begin(self, claim: Claim, room: float) -> None:
+        """Tell what runs now: scoreboard, title, log."""
+        label, now = label_of(claim), boottime()
+        deadline = now + claim.timeout
+        self._writer.running(claim.run, claim.idx, claim.token, label, now, deadline + room)
+        self._current.begin(claim, deadline)
+        self._title.running(label, claim.quiet)
+        if not claim.quiet:
+            log.info(f"Worker {self._slot} executing task {claim.task}", **_fields(claim))
+        elif log.enabled("debug"):
+            log.debug(f"Worker {self._slot} executing task {claim.task}")
+
+    # --- Python steps -------------------------------------------------------------------------------------------------
+
+    def _python(self, claim: Claim, path: Any, work: dict[str, Any]) -> tuple[Ended, msgspec.Raw | None]:
+        self._begin(claim, 0.0)
+        if "env" in work:
+            variables = environment.step_environment(work["env"], self._settings.secrets_dir)
+            with _Environ(variables.values):
+                return self._call(claim, path, work, variables.masks)
+        return self._call(claim, path, work, ())
+
+    def _call(
+        self, claim: Claim, path: Any, work: dict[str, Any], masks: tuple[str, ...]
+    ) -> tuple[Ended, msgspec.Raw | None]:
+        meter = None if claim.quiet else Meter()
+        output = self._output
+        output.begin(Emitter(claim, self._slot), masks)
+        set_current(self._current)
+        result, ended = None, Ended(TaskState.COMPLETED)
+        try:
+            self._interrupts.in_python = True
+            function = self._functions.find(path)
+            result = msgspec.Raw(encode_result(function(*work.get("args", ()), **work.get("with", {}))))
+        except BaseException as error:
+            self._interrupts.in_python = False
+            ended = self._raised(error)
+        self._interrupts.in_python = False
+        set_current(None)
+        if self._containment.kill_leftovers():
+            self.left_children = True
+        ended.stdout, ended.stderr = output.end()
+        if self._current.seen is not None and ended.state is not None:
+            ended.state, ended.cause, ended.message = TaskState.CANCELLED, self._current.seen, "was stopped"
+        if meter is not None:
+            ended.usage = meter.read()
+        self._current.claim = None
+        return ended, result
+
+    def _raised(self, error: BaseException) -> Ended:
+        if self._interrupts.draining:  # the function may have wrapped our exception in its own
+            return msgspec.structs.replace(_DRAINED)
+        trace = traceback_of(error)
+        if trace:
+            self._output.write("stderr", trace.encode("utf-8", "backslashreplace"))
+        return ended_by(error)
+
+    def _limited(self, claim: Claim, work: dict[str, Any]) -> tuple[Ended, msgspec.Raw | None]:
+        """In a child of its own, so that the limits hold it and not the worker."""
+        self._begin(claim, ROOM)
+
+        def call() -> bytes:
+            set_current(self._current)
+            try:
+                function = self._functions.find(work["python"])
+                return b"+" + encode_result(function(*work.get("args", ()), **work.get("with", {})))
+            except StartFailed as error:
+                sys.stderr.write(traceback_of(error))
+                return f"-{error.cause} {error}".encode()
+
+        with self._place.make() as scratch:
+            ended, result = self._containment.call(call, self._step(claim, work, scratch))
+        self._current.claim = None
+        if result is None or result.startswith(b"+"):
+            return ended, None if result is None else msgspec.Raw(result[1:])
+        cause, _, message = result[1:].decode().partition(" ")
+        ended.state, ended.cause, ended.message = TaskState.FAILED, Cause(cause), message
+        return ended, None
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def _command(self, claim: Claim, work: dict[str, Any]) -> tuple[Ended, msgspec.Raw | None]:
+        self._begin(claim, ROOM)
+        with self._place.make() as scratch:
+            step = self._step(claim, work, scratch)
+            ended = execute_command(step, self._containment)
+            output = None
+            try:
+                output = read_output(scratch.output)
+            except StartFailed as error:
+                if ended.state is TaskState.COMPLETED:
+                    ended.state, ended.cause, ended.message = TaskState.FAILED, error.cause, str(error)
+        return ended, output
+
+    def _step(self, claim: Claim, work: dict[str, Any], scratch: Scratch) -> Step:
+        own = environment.step_environment(work.get("env") or {}, self._settings.secrets_dir)
+        token = claim.token
+        return Step(
+            claim=claim,
+            work=work,
+            directory=os.path.join(claim.directory or scratch.tmp, work.get("workdir") or ""),
+            environ={
+                **self._base,
+                **own.values,
+                **environment.task_variables(claim, self._marker),
+                "KUBEMIN_OUTPUT": scratch.output,
+                "KUBEMIN_TMP": scratch.tmp,
+            },
+            masks=own.masks,
+            deadline=clock.monotonic() + claim.timeout,
+            output_file=scratch.output,
+            emit=Emitter(claim, self._slot)(),
+            interrupt_fd=self._interrupts.fd,
+            interrupted=lambda: self._interrupts.pending(token),
+            tick=self._title.refresh,
+            slot=self._slot,
+            user=self._settings.user,
+        )
+
+
+def label_of(claim: Claim) -> str:
+    return claim.step if claim.quiet else f"{claim.workflow}/{claim.step}"
+
+
+def _work_of(claim: Claim) -> dict[str, Any]:
+    """What to do, its references filled in. Raises StartFailed."""
+    try:
+        work = _decode(claim.work)
+        if claim.inputs is None:
+            return work
+        return render_work(work, _decode(claim.inputs))
+    except ReferenceMissing as error:
+        raise StartFailed(str(error), Cause.REFERENCE) from None
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+        raise StartFailed(f"the record of this task cannot be read: {error}"[:500], Cause.CORRUPT) from None
+
+
+class _Environ:
+    """`os.environ` with a step's own variables, for as long as it runs."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+        self._before: dict[str, str] = {}
+
+    def __enter__(self) -> None:
+        self._before = os.environ.copy()
+        os.environ.update(self._values)
+
+    def __exit__(self, *_: object) -> None:
+        os.environ.clear()
+        os.environ.update(self._before)
+
+
+def _fields(claim: Claim) -> dict[str, Any]:
+    return {
+        "workflow": claim.workflow or None,
+        "run": claim.run,
+        "step": claim.step,
+        "task": claim.task,
+        "attempt": claim.attempt,
+    }
+
+
+def _log_end(claim: Claim, ended: Ended, seconds: float) -> None:
+    if ended.state is TaskState.COMPLETED:
+        log.info("task finished", **_fields(claim), seconds=round(seconds, 3))
+        return
+    write = log.debug if claim.quiet else log.info if ended.state is None else log.warning
+    message = "task put back" if ended.state is None else f"task {ended.state}"
+    write(message, **_fields(claim), cause=ended.cause, seconds=round(seconds, 3), reason=ended.message or None)

@@ -1,0 +1,61 @@
+"""The worker process: from the supervisor's fork to its exit. The only entry point of this package.
+
+A worker imports users' code, runs one step at a time, and knows nothing of stores, schedules or other workers. It dies
+with the supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+
+from kubemin.channel import PacketConnection
+from kubemin.config import Settings
+from kubemin.scoreboard import Scoreboard, SlotState
+from kubemin.steps.containment import make_containment
+from kubemin.steps.python import add_to_path
+from kubemin.telemetry import log
+from kubemin.worker import kernel
+from kubemin.worker.execute import Executor
+from kubemin.worker.interrupts import Interrupts
+from kubemin.worker.loop import Worker
+from kubemin.worker.output import PythonOutput
+
+
+def run_worker(
+    *,
+    slot: int,
+    incarnation: int,
+    generation: int,
+    instance: str,
+    settings: Settings,
+    board: Scoreboard,
+    tasks: PacketConnection,
+    reports: PacketConnection,
+    supervisor_pid: int,
+) -> None:
+    """Runs until TERM or INT, or until this worker wants to be replaced; then it returns, and the process exits 0.
+
+    `instance` names the daemon's life; a worker's claims are its owner's by (instance, slot, incarnation).
+    """
+    kernel.die_with_parent(supervisor_pid)
+    kernel.become_subreaper()
+    log.configure(role=f"worker {slot}")
+    writer = board.slot_writer(slot)
+    writer.state(SlotState.STARTING, pid=os.getpid(), incarnation=incarnation, generation=generation)
+    interrupts = Interrupts(reports)
+    interrupts.install()
+    add_to_path(settings.python.path)
+    _no_input()
+    output = PythonOutput(settings.runtime_dir, settings.output.lines_per_second)
+    containment = make_containment(settings, slot)
+    executor = Executor(slot, settings, writer, interrupts, output, containment)
+    log.debug("worker is ready", worker=slot, instance=instance, incarnation=incarnation, generation=generation)
+    Worker(slot, settings, writer, tasks, reports, interrupts, output, executor).run()
+    writer.state(SlotState.STOPPING)
+
+
+def _no_input() -> None:
+    """A Python step that reads standard input finds its end, not the daemon's terminal."""
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.close(null)

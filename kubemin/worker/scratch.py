@@ -1,0 +1,89 @@
+"""The folder of one attempt, gone when the attempt has ended: `$KUBEMIN_OUTPUT` and `$KUBEMIN_TMP` are in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from types import TracebackType
+from typing import Final
+
+from kubemin.config import Settings
+from kubemin.steps.base import StartFailed
+from kubemin.steps.identity import identity_of
+
+_FOLDER: Final = "tmp"
+
+
+class Place:
+    """Where scratch folders are made: below stateDir, or, when steps have a user of their own who may not enter
+    stateDir, in the system's place."""
+
+    def __init__(self, settings: Settings, slot: int, marker: str) -> None:
+        self._user = settings.user
+        self._parent = tempfile.gettempdir() if settings.user else os.path.join(settings.state_dir, _FOLDER)
+        self._prefix = f"kubemin-{marker}-{slot}-"
+
+    def clear(self) -> None:
+        """Take away what a killed predecessor in this slot left."""
+        with suppress(OSError):
+            for name in os.listdir(self._parent):
+                if name.startswith(self._prefix):
+                    _remove(os.path.join(self._parent, name))
+
+    def make(self) -> Scratch:
+        """Raises StartFailed when it cannot be made (disk full, read-only)."""
+        try:
+            os.makedirs(self._parent, mode=0o700, exist_ok=True)
+            scratch = Scratch(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))
+        except OSError as error:
+            raise StartFailed(f"cannot make a folder for the step in {self._parent}: {error.strerror}") from error
+        try:
+            scratch.hand_over(self._user)
+        except BaseException:
+            scratch.remove()
+            raise
+        return scratch
+
+
+class Scratch:
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.output = os.path.join(path, "output")
+        self.tmp = os.path.join(path, "tmp")
+
+    def hand_over(self, user: str | None) -> None:
+        os.mkdir(self.tmp, 0o700)
+        identity = identity_of(user)
+        if identity is not None:
+            for path in (self.tmp, self.path):
+                os.chown(path, identity.uid, identity.gid)
+
+    def remove(self) -> None:
+        _remove(self.path)
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.remove()
+
+
+def _remove(path: str) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):
+        _open_up(path)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _open_up(path: str) -> None:
+    """A step may have taken write permission from its folders. Links are not followed."""
+    with suppress(OSError):
+        os.chmod(path, 0o700)
+    for folder, names, _ in os.walk(path):
+        for name in names:
+            where = os.path.join(folder, name)
+            if not os.path.islink(where):
+                with suppress(OSError):
+                    os.chmod(where, 0o700)
