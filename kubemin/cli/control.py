@@ -1,6 +1,7 @@
 """Control of the daemon: what is wanted goes into a file, a signal says that it is there, the scoreboard answers.
 
-Signals coalesce and carry nothing, so each request has an id, and its outcome is read by that id (docs/design.md section 2).
+Signals coalesce and carry nothing, so each request has an id, and its outcome is read by that id (docs/design.md
+section 2).
 """
 
 from __future__ import annotations

@@ -1,0 +1,134 @@
+"""The machine: control groups, clock, time zones, and the systemd unit."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+
+from kubemin.cli.checks.base import Finding, note, ok, wrong
+from kubemin.cli.pool import live_pid
+from kubemin.config import Settings
+from kubemin.model.durations import parse_duration
+
+_ADJTIMEX_STATUS = 40  # offset of `status` in struct timex on 64-bit Linux (adjtimex(2))
+_STA_UNSYNC = 0x40
+_TIMEX_BYTES = 256
+STOP_MARGIN = 20.0  # seconds the unit has to give beyond gracefulTimeout: terminating trees, the last commit
+
+
+def control_groups(settings: Settings) -> Iterator[Finding]:
+    """What the running daemon was given; without one, what this shell has says nothing."""
+    pid = live_pid(settings)
+    if not os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+        yield note("cgroup", "no cgroup v2 here: steps are ended by their processes, and `limits` are refused")
+    elif pid is None:
+        yield note("cgroup", "cgroup v2 is there; whether a group is delegated is seen when the daemon runs")
+    else:
+        yield _delegated(pid)
+
+
+def _delegated(pid: int) -> Finding:
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            path = next(line[3:].strip() for line in file if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return note("cgroup", f"the control group of daemon {pid} cannot be read")
+    if path.endswith("/daemon"):  # it moved itself into a leaf of what it was given
+        return ok("cgroup", f"each step has a control group of its own below {os.path.dirname(path)}")
+    return note(
+        "cgroup", f"the daemon's group {path} is not delegated: `limits` are refused; set Delegate=yes in its unit"
+    )
+
+
+def clocks(settings: Settings) -> Iterator[Finding]:
+    status = _clock_status()
+    if status is not None and status & _STA_UNSYNC:
+        yield note("clock", "the clock is not synchronised, so schedules may fire at a wrong time; run an NTP client")
+    elif status is not None:
+        yield ok("clock", "the clock is synchronised")
+    yield _time_zones()
+
+
+def _clock_status() -> int | None:
+    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
+    if ctypes.CDLL(None).adjtimex(buffer) < 0:
+        return None
+    status: int = struct.unpack_from("i", buffer, _ADJTIMEX_STATUS)[0]
+    return status
+
+
+def _time_zones() -> Finding:
+    import zoneinfo
+
+    try:
+        zoneinfo.ZoneInfo("Europe/Berlin")
+    except (zoneinfo.ZoneInfoNotFoundError, OSError):
+        return wrong(
+            "timezones", "there is no time zone data; install the system's tzdata or the Python package tzdata"
+        )
+    return ok("timezones", f"{len(zoneinfo.available_timezones())} time zones are known")
+
+
+def unit(settings: Settings) -> Iterator[Finding]:
+    """The unit, where systemd runs the daemon."""
+    pid = live_pid(settings)
+    name = _unit_of(pid) if pid is not None else None
+    if name is None:
+        yield note("unit", "the daemon is not run by systemd, so nobody restarts it and no cgroup is delegated")
+        return
+    shown = _properties(name)
+    if not shown:
+        yield note("unit", f"systemctl does not tell about {name}")
+        return
+    yield from _judge_unit(name, shown, settings)
+
+
+def _judge_unit(name: str, shown: dict[str, str], settings: Settings) -> Iterator[Finding]:
+    wanted = {"KillMode": "mixed", "Delegate": "yes", "Type": "notify"}
+    good = True
+    for key, value in wanted.items():
+        if shown.get(key) not in (value, "notify-reload" if key == "Type" else value):
+            good = False
+            yield wrong("unit", f"{name} has {key}={shown.get(key)}; set {key}={value}")
+    stop = _seconds(shown.get("TimeoutStopUSec", ""))
+    if stop is not None and stop < settings.graceful_timeout + STOP_MARGIN:
+        good = False
+        needed = settings.graceful_timeout + STOP_MARGIN
+        yield wrong(
+            "unit", f"{name} has TimeoutStopSec={stop:g}, which cuts gracefulTimeout short; set {needed:g} at least"
+        )
+    if good:
+        yield ok("unit", f"{name} fits")
+
+
+def _unit_of(pid: int) -> str | None:
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            parts = [part for line in file for part in line.strip().split("/")]
+    except OSError:
+        return None
+    return next((part for part in reversed(parts) if part.endswith(".service")), None)
+
+
+def _properties(name: str) -> dict[str, str]:
+    systemctl = shutil.which("systemctl")
+    if systemctl is None:
+        return {}
+    command = [systemctl, "show", name, "-p", "KillMode,Delegate,Type,TimeoutStopUSec"]
+    try:
+        text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def _seconds(text: str) -> float | None:
+    """`1min 30s` as systemctl shows it; None for infinity."""
+    try:
+        return parse_duration(text.replace(" ", "").replace("min", "m"))
+    except ValueError:
+        return None

@@ -1,0 +1,59 @@
+"""Check this machine and say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kubemin.cli import options, render
+from kubemin.cli.checks import configuration, files, machine
+from kubemin.cli.checks.base import Finding, Verdict, ok, wrong
+from kubemin.cli.session import Session, become_owner
+from kubemin.config import Settings
+from kubemin.errors import Invalid
+
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    configuration.workflows,
+    configuration.python_steps,
+    configuration.limits,
+    files.directories,
+    files.lock,
+    files.store,
+    files.disk,
+    machine.control_groups,
+    machine.clocks,
+    machine.unit,
+)
+
+_COLOURS = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.WRONG: "red"}
+
+
+@options.command(
+    "doctor",
+    """
+    kubeminctl doctor
+    sudo kubeminctl doctor -o json
+    """,
+)
+def command(session: Session) -> int:
+    """Check configuration, directories, store, control groups, clock and unit. Exit 1 when something is wrong."""
+    findings = list(_findings(session))
+    if session.json:
+        render.document({"items": findings})
+    else:
+        for finding in findings:
+            word = render.paint(f"{finding.status.value:5}", _COLOURS[finding.status])
+            render.line(f"{word}  {finding.check}: {render.clean(finding.message)}")
+    return int(any(finding.status is Verdict.WRONG for finding in findings))
+
+
+def _findings(session: Session) -> Iterator[Finding]:
+    try:
+        settings = session.settings
+    except Invalid as exc:
+        for problem in exc.problems:
+            yield wrong("configuration", f"{exc.source}: {problem}" if exc.source else str(problem))
+        return
+    yield ok("configuration", f"valid; node {settings.node_id}, {settings.max_workers} workers")
+    become_owner(settings.state_dir)
+    for check in CHECKS:
+        yield from check(settings)
