@@ -1,0 +1,128 @@
+"""The one place that forks, and what every child does first.
+
+A child blocks all signals until its handlers are its own, dies with the supervisor (PR_SET_PDEATHSIG, then a look at
+getppid, because the parent may be gone before the call), and closes what is not its own: all descriptors that the
+supervisor holds for others are known here. Without that, end-of-file never comes and a dead process' channels stay
+open.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterable
+
+from kubemin.errors import KubeminError
+from kubemin.supervisor import signals
+from kubemin.telemetry import log
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_EXIT_BUG = 70  # EX_SOFTWARE of sysexits(3): the child raised what it should not
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper() -> None:
+    """Orphans below this process become its children (Linux 3.4 and later; as PID 1 they do anyway)."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent(parent: int) -> None:
+    """The kernel kills this process when its parent ends. Exits at once when that has happened already."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class Forker:
+    """Forks children of the supervisor. `private` holds the descriptors that a child must not keep, unless named."""
+
+    def __init__(self) -> None:
+        self.private: set[int] = set()
+        self._soft_limit = _raise_descriptor_limit()
+
+    def own(self, fds: Iterable[int]) -> None:
+        self.private.update(fds)
+
+    def disown(self, fds: Collection[int]) -> None:
+        """Close descriptors that are needed no more."""
+        self.private.difference_update(fds)
+        for fd in fds:
+            os.close(fd)
+
+    def prepare(self) -> None:
+        """Once, when everything is imported: the collector never touches these objects again, so their pages stay
+        shared."""
+        gc.collect()
+        gc.freeze()
+
+    def fork(self, child: Callable[[], int], *, role: str, keep: Collection[int] = (), limited: bool = False) -> int:
+        """Run `child` in a new process; its return value is the exit code. Raises OSError (no more processes).
+
+        `limited`: the child gets back the soft descriptor limit that the daemon was started with, as steps expect it.
+        """
+        parent = os.getpid()
+        before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become(child, parent, role, keep, limited)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return pid
+
+    def _become(self, child: Callable[[], int], parent: int, role: str, keep: Collection[int], limited: bool) -> None:
+        """Never returns, and never lets an exception back into the supervisor's code."""
+        code = _EXIT_BUG
+        try:
+            die_with_parent(parent)
+            signals.reset_in_child()
+            os.setpgid(0, 0)  # what the terminal sends (Ctrl-C) is for the supervisor
+            _close(self.private.difference(keep))
+            if limited:
+                _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft_limit, hard))
+            log.configure(role=role)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            code = child()
+        except KubeminError as exc:
+            log.error(str(exc))
+            code = exc.exit_code
+        except SystemExit as exc:
+            code = exc.code if isinstance(exc.code, int) else 1
+        except BaseException as exc:
+            log.exception("unexpected error", exc)
+        finally:
+            _flush()
+            os._exit(code & 0xFF)
+
+
+def _close(fds: Iterable[int]) -> None:
+    """Close descriptors, in as few calls as there are gaps between them."""
+    start = end = -1
+    for fd in sorted(fds):
+        if fd != end:
+            os.closerange(start, end)
+            start = fd
+        end = fd + 1
+    os.closerange(start, end)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+
+
+def _raise_descriptor_limit() -> int:
+    """Four descriptors a worker are held here: take all that is allowed, and return the soft limit that was."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft

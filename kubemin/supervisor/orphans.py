@@ -1,0 +1,104 @@
+"""Processes that nobody owns any more: what dead workers left, and what a `kill -9` of the whole daemon left (promise
+P8).
+
+The supervisor is a child subreaper (or PID 1 of a container): what a dead worker leaves becomes its child. A child
+that it did not fork is an orphan, and is killed with everything below it until none is left. What was there before
+the daemon (a shell that became kubemind by exec may have children) is only reaped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Collection
+
+from kubemin import clock
+from kubemin.supervisor import procfs
+
+MARKER = "KUBEMIN_INSTANCE"
+_ROUNDS = 8  # of freezing within one sweep; a fork bomb goes on in the next one
+_LEFTOVER_SECONDS = 5.0
+
+
+class Orphans:
+    """Sweeps; each is short, and the loop comes back while something is left."""
+
+    def __init__(self) -> None:
+        self._me = os.getpid()
+        self._spared = set(procfs.children(self._me))
+        self.killed = 0
+
+    def sweep(self, known: Collection[int]) -> bool:
+        """Kill and reap all children that are neither `known` nor spared. True: some are left, come back soon."""
+        strangers = set(procfs.children(self._me)).difference(known, self._spared)
+        if not strangers:
+            return False
+        for pid in strangers:
+            _reap(pid)
+        self._freeze_and_kill(known)
+        return True
+
+    def reap(self, pid: int) -> None:
+        """An unknown child ended."""
+        _reap(pid)
+        self._spared.discard(pid)
+
+    def _freeze_and_kill(self, known: Collection[int]) -> None:
+        """Stop everything first, parents before children, so that nothing can fork away from the kill."""
+        frozen: dict[int, procfs.Process] = {}
+        for _ in range(_ROUNDS):
+            roots = set(procfs.children(self._me)).difference(known, self._spared)
+            fresh = [p for p in procfs.descendants(roots) if p.pid not in frozen and p.state not in "ZX"]
+            if not fresh:
+                break
+            for process in fresh:
+                procfs.signal_process(process, signal.SIGSTOP)
+                frozen[process.pid] = process
+        for process in frozen.values():
+            self.killed += procfs.signal_process(process, signal.SIGKILL)
+
+
+def kill_leftovers(marker: str) -> int:
+    """Kill every process of this user (of any, as root) that carries `KUBEMIN_INSTANCE=marker`, within 5 s; returns
+    how many."""
+    entry = f"{MARKER}={marker}".encode()
+    deadline = clock.monotonic() + _LEFTOVER_SECONDS
+    killed: set[procfs.Process] = set()
+    while clock.monotonic() < deadline:
+        found = [process for process in procfs.processes() if _carries(process, entry)]
+        if not found:
+            break
+        _kill_and_wait(found, deadline)
+        killed.update(process._replace(parent=0, state="") for process in found)
+    return len(killed)
+
+
+def _kill_and_wait(found: Collection[procfs.Process], deadline: float) -> None:
+    fds = [fd for fd in map(procfs.open_process, found) if fd is not None]
+    try:
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        for fd in fds:
+            procfs.wait_for_exit([fd], max(0.0, deadline - clock.monotonic()))
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _carries(process: procfs.Process, entry: bytes) -> bool:
+    if process.pid == os.getpid() or process.state in "ZX":
+        return False
+    try:
+        if os.geteuid() not in (0, os.stat(f"/proc/{process.pid}").st_uid):
+            return False
+        with open(f"/proc/{process.pid}/environ", "rb") as file:
+            return entry in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)

@@ -1,0 +1,369 @@
+"""The workers: exactly `want` of them, one more (the canary) during a reload.
+
+Forks into free slots, takes note of deaths, kills what is past its deadline, tells surplus and old workers to end.
+What a task is, it does not know: it reads deadlines and tokens from the scoreboard.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+from setproctitle import setproctitle
+
+from kubemin.channel import from_fd
+from kubemin.config import Settings
+from kubemin.scoreboard import EMPTY, SlotRecord, SlotState, boottime
+from kubemin.supervisor.node import Node
+from kubemin.supervisor.rolling import View, next_to_replace
+from kubemin.supervisor.slots import YOUNG, Channel, Kill, Life, Slot
+from kubemin.telemetry import log
+
+FORKS_A_ROUND = 16  # so that starting 1024 workers does not hold up a signal
+START_SECONDS = 60.0  # for a worker to become idle
+END_SECONDS = 60.0  # for a worker that was told to end and runs no task
+LOOK_SECONDS = 0.2  # between two looks at the deadlines; one that is known is met exactly
+START_LOOK = 0.005  # between two looks while a worker starts
+ROLL_LOOK = 0.05  # the same while workers are replaced
+CANNOT_START = 3  # workers in a row that died before they were idle, with none ever idle: give up
+
+
+class Told(Protocol):
+    """Who has to know of forks and deaths: the coordinator's keeper."""
+
+    def worker_forked(self, life: Life) -> None: ...
+
+    def worker_died(self, life: Life, status: int, reason: str | None, record: SlotRecord | None) -> None: ...
+
+
+class Canary(msgspec.Struct):
+    """One extra worker that tries new settings before all others get them, and stays until they have them."""
+
+    slot: int
+    generation: int
+    settings: Settings
+    accepted: bool = False
+    failure: str | None = None
+
+
+class Pool:
+    def __init__(self, node: Node, told: Told) -> None:
+        self.want = node.settings.max_workers
+        self.generation = 1
+        self.forking = True  # False: no new lives, the daemon stops
+        self.failure: str | None = None  # why the daemon cannot go on
+        self._node = node
+        self._told = told
+        self._slots: dict[int, Slot] = {}
+        self._by_pid: dict[int, Slot] = {}
+        self._incarnation = 0
+        self._canary: Canary | None = None
+        self._ever_idle = False
+        self._dead_starts = 0
+        self._next_look = 0.0
+        self.ended = 0
+
+    # --- reads --------------------------------------------------------------------------------------------------------
+
+    @property
+    def pids(self) -> set[int]:
+        return set(self._by_pid)
+
+    def lives(self) -> Iterator[Life]:
+        return (slot.life for slot in self._slots.values() if slot.life is not None)
+
+    @property
+    def empty(self) -> bool:
+        return not self._by_pid
+
+    def complete(self) -> bool:
+        """Every wanted worker is there and has been idle."""
+        slots = (self._slots.get(number) for number in range(self.want))
+        return all(slot is not None and slot.life is not None and slot.life.was_idle for slot in slots)
+
+    def record(self, life: Life) -> SlotRecord | None:
+        """The life's own record; EMPTY when it has not written one yet, None when it is torn."""
+        record = self._node.board.read_slot(life.slot)
+        return record if record is None or record.incarnation == life.incarnation else EMPTY
+
+    def rolled(self) -> bool:
+        """No worker of an older generation is left."""
+        return all(life.generation == self.generation for life in self.lives())
+
+    def next_due(self, now: float) -> float:
+        """Seconds until `maintain` or `enforce_deadlines` has something to do."""
+        if any(not life.was_idle for life in self.lives()):
+            return START_LOOK
+        if self.forking and not self.rolled():
+            return ROLL_LOOK
+        waits = [slot.not_before - now for slot in self._slots.values() if slot.life is None and self.forking]
+        return max(0.0, min([self._next_look - now, *waits]))
+
+    # --- the pool's size and generation -------------------------------------------------------------------------------
+
+    def maintain(self, now: float) -> None:
+        """Note who became idle, fork what is missing, tell the surplus and the old to end."""
+        self._note_idle(now)
+        if not self.forking:
+            return
+        self._fill(now)
+        self._retire_surplus(now)
+        self._roll(now)
+
+    def start_canary(self, generation: int, settings: Settings) -> Canary:
+        """One extra worker with settings that are not in force yet."""
+        number = max([self.want - 1, *self._slots]) + 1
+        self._canary = Canary(min(number, self._node.board.slots - 1), generation, settings)
+        return self._canary
+
+    def canary_idle(self) -> bool:
+        canary = self._canary
+        life = self._slots[canary.slot].life if canary and canary.slot in self._slots else None
+        return life is not None and canary is not None and life.generation == canary.generation and life.was_idle
+
+    def accept_canary(self) -> None:
+        """Its generation is the one in force from now on; it goes when the others have been replaced."""
+        if self._canary is not None:
+            self._canary.accepted = True
+            self.generation = self._canary.generation
+
+    def drop_canary(self) -> None:
+        canary, self._canary = self._canary, None
+        life = self._slots[canary.slot].life if canary and canary.slot in self._slots else None
+        if life is not None and life.generation != self.generation:
+            self._kill(life, "stop", 0)
+
+    def _fill(self, now: float) -> None:
+        canary = self._canary
+        numbers = [*range(self.want), *([canary.slot] if canary and not canary.failure else [])]
+        forks = 0
+        for number in numbers:
+            slot = self._slots.setdefault(number, Slot(number))
+            if slot.life is None and slot.not_before <= now:
+                self._fork(slot, now)
+                forks += 1
+                if forks == FORKS_A_ROUND:
+                    return
+        for number in [n for n, slot in self._slots.items() if slot.life is None and n not in numbers]:
+            del self._slots[number]
+            self._node.board.slot_writer(number).clear()
+
+    def _retire_surplus(self, now: float) -> None:
+        canary = self._canary
+        if canary is not None and canary.accepted and self.rolled() and self.complete():
+            log.info("all workers were replaced", generation=self.generation, workers=self.want)
+            self._canary = canary = None
+        kept = canary.slot if canary else None
+        for life in self.lives():
+            if life.slot >= self.want and life.slot != kept and life.told_at is None:
+                self._tell_to_end(life, now)
+
+    def _roll(self, now: float) -> None:
+        if self.rolled():
+            return
+        number = next_to_replace(self._views(), now)
+        if number is not None and (life := self._slots[number].life) is not None:
+            self._tell_to_end(life, now)
+
+    def _views(self) -> Iterator[View]:
+        for number in range(self.want):
+            slot = self._slots.get(number)
+            life = slot.life if slot else None
+            if life is None:
+                yield View(number, there=False)
+                continue
+            record = self.record(life) or EMPTY
+            yield View(
+                number,
+                there=True,
+                starting=not life.was_idle,
+                old=life.generation != self.generation,
+                told_at=life.told_at,
+                running=record.state is SlotState.RUNNING,
+                started=record.started,
+            )
+
+    def _note_idle(self, now: float) -> None:
+        for life in self.lives():
+            if not life.was_idle:
+                record = self.record(life)
+                if record is not None and record.state in (SlotState.IDLE, SlotState.RUNNING):
+                    life.was_idle = self._ever_idle = True
+                    self._dead_starts = 0
+                elif now > life.born + START_SECONDS and life.kill is None:
+                    log.error("worker does not become idle", worker=life.slot, pid=life.pid, seconds=START_SECONDS)
+                    self._kill(life, "stop", 0)
+
+    # --- forks --------------------------------------------------------------------------------------------------------
+
+    def _fork(self, slot: Slot, now: float) -> None:
+        node, incarnation = self._node, self._incarnation + 1
+        generation, settings = self.generation, node.settings
+        if self._canary is not None and self._canary.slot == slot.number:
+            generation, settings = self._canary.generation, self._canary.settings
+        node.board.slot_writer(slot.number).clear()
+        try:
+            channel = Channel.open(node.forker)
+        except OSError as exc:
+            self._cannot_fork(slot, now, exc)
+            return
+
+        def child() -> int:
+            _begin_life(node, slot.number, incarnation, generation)
+            tasks, reports = (from_fd(fd) for fd in channel.of_worker)
+            node.entries.worker(
+                slot=slot.number,
+                incarnation=incarnation,
+                generation=generation,
+                instance=node.instance,
+                settings=settings,
+                board=node.board,
+                tasks=tasks,
+                reports=reports,
+                supervisor_pid=node.pid,
+            )
+            return 0
+
+        try:
+            pid = node.forker.fork(child, role=f"worker {slot.number}", keep=channel.of_worker, limited=True)
+        except OSError as exc:
+            node.forker.disown(channel)
+            self._cannot_fork(slot, now, exc)
+            return
+        self._incarnation = incarnation
+        slot.life = Life(slot.number, pid, incarnation, generation, now, channel)
+        self._by_pid[pid] = slot
+        log.debug("worker started", worker=slot.number, pid=pid, incarnation=incarnation, generation=generation)
+        self._told.worker_forked(slot.life)
+
+    def _cannot_fork(self, slot: Slot, now: float, exc: OSError) -> None:
+        pause = slot.could_not_fork(now)
+        self._note_canary(slot.number, f"could not be forked: {exc.strerror}")
+        log.error("cannot fork a worker", worker=slot.number, reason=exc.strerror, retry_in=round(pause, 1))
+
+    # --- deaths -------------------------------------------------------------------------------------------------------
+
+    def reap(self, pid: int, status: int, now: float) -> bool:
+        """Take note of a death; False when `pid` is no worker."""
+        slot = self._by_pid.pop(pid, None)
+        if slot is None or slot.life is None:
+            return False
+        life, record = slot.life, self.record(slot.life)
+        started = life.was_idle or (record is not None and record.state in (SlotState.IDLE, SlotState.RUNNING))
+        told = life.told_at is not None or life.kill is not None
+        young = not told and (not started or (status != 0 and now < life.born + YOUNG))
+        pause = slot.ended(now, young=young)
+        self._log_death(life, status, pause)
+        self._count_dead_start(life, status, started=started or told)
+        self._told.worker_died(life, status, _reason(life, status, record), record)
+        # The task stays in the record until the next life: should we be killed now, our successor reads it.
+        self._node.board.slot_writer(life.slot).state(SlotState.DEAD)
+        self._note_canary(life.slot, ending(status))
+        self.ended += 1
+        return True
+
+    def _note_canary(self, slot: int, failure: str) -> None:
+        if self._canary is not None and self._canary.slot == slot and not self._canary.accepted:
+            self._canary.failure = failure
+
+    def _count_dead_start(self, life: Life, status: int, *, started: bool) -> None:
+        if started or self._ever_idle or not self.forking:
+            return
+        self._dead_starts += 1
+        if self._dead_starts >= CANNOT_START:
+            self.failure = (
+                f"workers cannot start: {self._dead_starts} in a row ended before they were idle, "
+                f"the last one {ending(status)}; the log says why"
+            )
+
+    def _log_death(self, life: Life, status: int, pause: float) -> None:
+        fields = {"worker": life.slot, "pid": life.pid, "ending": ending(status)}
+        if pause:
+            log.warning("worker died young; the next one waits", **fields, seconds=round(pause, 2))
+        else:
+            log.debug("worker ended", **fields)
+
+    # --- signals to workers -------------------------------------------------------------------------------------------
+
+    def enforce_deadlines(self, now: float) -> None:
+        """Kill workers whose task is past its deadline, and those that were told to end and do not."""
+        if now < self._next_look:
+            return
+        at, nearest = boottime(), LOOK_SECONDS
+        for life in self.lives():
+            deadline = self._node.board.deadline(life.slot)
+            if deadline and deadline <= at:
+                self._past_deadline(life, at)
+            elif deadline:
+                nearest = min(nearest, deadline - at + 0.001)
+            elif life.told_at is not None and now > life.told_at + END_SECONDS:
+                self._does_not_end(life)
+        self._next_look = now + nearest
+
+    def _past_deadline(self, life: Life, at: float) -> None:
+        record = self.record(life)
+        if record is not None and record.state is SlotState.RUNNING and 0 < record.deadline <= at:
+            self._kill(life, "deadline", record.token)
+
+    def _does_not_end(self, life: Life) -> None:
+        record = self.record(life)
+        if record is not None and record.state is not SlotState.RUNNING:
+            log.error("worker does not end", worker=life.slot, pid=life.pid, seconds=END_SECONDS)
+            self._kill(life, "drain", 0)
+
+    def kill(self, slot: int, incarnation: int, token: int, reason: str) -> None:
+        """The coordinator asks: kill this life if it still runs this task."""
+        life = self._slots[slot].life if slot in self._slots else None
+        record = self.record(life) if life is not None and life.incarnation == incarnation else None
+        if life is not None and record is not None and record.token == token:
+            self._kill(life, reason, token)
+
+    def kill_all(self, reason: str) -> None:
+        for life in self.lives():
+            record = self.record(life) or EMPTY
+            self._kill(life, reason, record.token)
+
+    def signal_all(self, number: signal.Signals, now: float) -> None:
+        """TERM or INT to every worker."""
+        for life in self.lives():
+            life.told_at = life.told_at or now
+            life.signals.add(number)
+            os.kill(life.pid, number)  # our own child, not reaped: the pid is its
+
+    def _tell_to_end(self, life: Life, now: float) -> None:
+        life.told_at = now
+        life.signals.add(signal.SIGTERM)
+        os.kill(life.pid, signal.SIGTERM)
+
+    def _kill(self, life: Life, reason: str, token: int) -> None:
+        if life.kill is None:
+            life.kill = Kill(reason, token)
+            log.warning("killing worker", worker=life.slot, pid=life.pid, reason=reason)
+        os.kill(life.pid, signal.SIGKILL)
+
+
+def _begin_life(node: Node, slot: int, incarnation: int, generation: int) -> None:
+    setproctitle(f"kubemin: worker {slot} [starting]")
+    writer = node.board.slot_writer(slot)
+    writer.state(SlotState.STARTING, pid=os.getpid(), incarnation=incarnation, generation=generation)
+
+
+def _reason(life: Life, status: int, record: SlotRecord | None) -> str | None:
+    """Why we ended this life; None when we did not. A kill that was meant for another task than the one that it hit
+    charges nothing to the innocent one."""
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    if life.kill is not None and number == signal.SIGKILL:
+        hit = record is None or not life.kill.token or record.token in (0, life.kill.token)
+        return life.kill.reason if hit else "stop"
+    return "stop" if number in life.signals else None
+
+
+def ending(status: int) -> str:
+    """`ended with exit code 3`, `was killed by SIGKILL`."""
+    if os.WIFEXITED(status):
+        return f"ended with exit code {os.WEXITSTATUS(status)}"
+    number = os.WTERMSIG(status)
+    return f"was killed by {signal.Signals(number).name if number in signal.valid_signals() else number}"

@@ -1,0 +1,101 @@
+"""The lock on the state directory: flock on `stateDir/lock`, one daemon at a time.
+
+One open file description is shared by supervisor, coordinator and workers (inherited by fork, closed by exec, so a
+step never holds it). So whoever gets the lock has proof that the whole predecessor is gone, not only its supervisor
+(engine rule 12). The file names the supervisor that holds it, for the message to the one who does not get it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable
+
+from kubemin import clock
+from kubemin.errors import Refused, StoreUnavailable
+from kubemin.supervisor import procfs
+from kubemin.telemetry import log
+
+CLIENT_SECONDS = 2.0  # a client that writes while no daemon runs holds the lock for a moment
+DYING_SECONDS = 30.0  # processes of a dead daemon may hang in the kernel, in an fsync for example
+_PAUSE = 0.01
+
+
+class StateLock:
+    """The lock, held. Closing the descriptor in the last process that has it lets it go."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self.path = path
+
+    @classmethod
+    def take(cls, state_dir: str, give_up: Callable[[], bool] = lambda: False) -> StateLock:
+        """Take the lock. Raises Refused, naming the process that holds it, or StoreUnavailable."""
+        path = os.path.join(state_dir, "lock")
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as exc:
+            raise StoreUnavailable(f"cannot open {path}: {exc.strerror}", fatal=True) from exc
+        try:
+            _wait_for(fd, state_dir, give_up)
+            _name_holder(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, path)
+
+    def release(self) -> None:
+        """Let go at a clean stop, when no child is left."""
+        os.ftruncate(self.fd, 0)
+        os.close(self.fd)
+
+
+def _wait_for(fd: int, state_dir: str, give_up: Callable[[], bool]) -> None:
+    begin, told = clock.monotonic(), False
+    while not _lock(fd, state_dir):
+        holder = _live_holder(fd)
+        waited = clock.monotonic() - begin
+        if holder is not None and waited > CLIENT_SECONDS:
+            raise Refused(
+                f"the state directory {state_dir} is in use by the daemon with pid {holder}; "
+                "stop it first, or set another stateDir",
+                code="state_locked",
+            )
+        if waited > DYING_SECONDS or give_up():
+            raise Refused(
+                f"the state directory {state_dir} is still held by a process of a daemon that is gone; "
+                f"see `fuser -v {state_dir}/lock`",
+                code="state_locked",
+            )
+        if waited > CLIENT_SECONDS and not told:
+            told = True
+            log.warning("waiting for processes of a dead daemon to let go of the state directory", path=state_dir)
+        time.sleep(_PAUSE)
+
+
+def _lock(fd: int, state_dir: str) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno in (errno.EWOULDBLOCK, errno.EINTR):
+            return False
+        raise StoreUnavailable(f"cannot lock {state_dir}/lock: {exc.strerror}", fatal=True) from exc
+    return True
+
+
+def _live_holder(fd: int) -> int | None:
+    try:
+        pid, start = (int(word) for word in os.pread(fd, 100, 0).split())
+    except ValueError:
+        return None
+    process = procfs.look(pid)
+    return pid if process is not None and process.start == start and process.state not in "ZX" else None
+
+
+def _name_holder(fd: int) -> None:
+    me = procfs.look(os.getpid())
+    assert me is not None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{me.pid} {me.start}\n".encode(), 0)
