@@ -85,8 +85,11 @@ def compile_workflows(settings: Settings, source: Origin) -> tuple[list[Definiti
         return [], [Invalid([Problem("workflowsDir", "not_found", text)])]
     from kubemin.files import load_directory
 
-    definitions, problems = load_directory(folder)
-    return list(definitions), list(problems)
+    definitions, found = load_directory(folder)
+    by_file: dict[str, list[Problem]] = {}
+    for entry in found:
+        by_file.setdefault(entry.file, []).append(entry.problem)
+    return definitions, [Invalid(problems, source=path) for path, problems in by_file.items()]
 
 
 # --- what the supervisor calls in a child ---------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""The table in words: the settings part of `kubemind --help`, and the table of the guide."""
+"""The table in words: the settings part of `kubemind --help`, the table of the guide, and what a reload changed."""
 
 from __future__ import annotations
 
-from kubemin.config.table import DEFAULTS, TABLE, Applies, Key, Kind
+from kubemin.config.table import DEFAULTS, KEYS, TABLE, Applies, Change, Key, Kind
 from kubemin.config.values import limits, show
 
 _PLACEHOLDERS = {
@@ -65,3 +65,9 @@ def markdown() -> str:
         words = key.help + (" (not in this version)" if key.later else "")
         rows.append(f"| `{key.name}` | {default_text(key)} | {allowed} | {_WHEN[key.applies]} | {names} | {words} |")
     return "\n".join(rows) + "\n"
+
+
+def change_text(change: Change) -> str:
+    """`gracefulTimeout: 30s -> 1m (live)`, for the outcome of a reload."""
+    key = KEYS[change.key]
+    return f"{change.key}: {show(key, change.old)} -> {show(key, change.new)} ({change.applies})"

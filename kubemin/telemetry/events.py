@@ -1,5 +1,25 @@
-"""MESSAGE_ID of the main events: `journalctl MESSAGE_ID=…` finds them whatever their text will be in later versions."""
+"""MESSAGE_ID of the main events: `journalctl MESSAGE_ID=…` finds them whatever their text will be in later versions.
+
+By the constant message that is logged. `journalctl -t kubemin --output=verbose` shows the ids; the guide lists them.
+"""
 
 from __future__ import annotations
 
-MESSAGE_IDS: dict[str, str] = {}
+MESSAGE_IDS: dict[str, str] = {
+    "run finished": "f265ed826757421aaa8671899b3a55e0",
+    "run cancelled": "5a44302b24d84700ae165599e31b81e2",
+    "task finished": "8195f3e24bcd441a9f49fb93ccb4400f",
+    "task retrying": "1eab9eb3232440cab68c58283dc3f4e6",
+    "task requeued": "0a22abf4907d45e697400fd520b4ceb5",
+    "task quarantined": "9ea40805224c4efc90c3626fa8d49494",
+    "task fenced": "4bebaa7c461a49a78468eefc78473141",
+    "worker died": "bbdaa08933b5431e951d8d335bf7a52d",
+    "killing worker": "b1187f57a52948b38cc6d7cd09ee3074",
+    "coordinator died; it is restarted": "6c3a3f1ec9c5487fb58991ae8686e099",
+    "workflows published": "dd723566a6cc47b58fb21d343e74c430",
+    "all workers were replaced": "e4c840698ca7424691993c07f579fccd",
+    "a file is not valid": "945c27d60a6f45d7988eb68da2f37b65",
+    "tasks of a dead predecessor were queued again": "b90e3efd016c46779072167c5c91d5ba",
+    "the store cannot be written; nothing new is accepted": "d6455bb757a54c0abbe706a98b7c02b4",
+    "the store can be written again": "31d6ab4178ab47c2a6acdee06f7efe6b",
+}

@@ -18,7 +18,7 @@ from typing import Any
 
 from kubemin.telemetry import text
 from kubemin.telemetry.events import MESSAGE_IDS
-from kubemin.telemetry.journal import SOCKET, Journal, started_by_systemd
+from kubemin.telemetry.journal import SOCKET, Journal, encode, started_by_systemd
 from kubemin.telemetry.streams import StandardError
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -218,8 +218,6 @@ def _write_journal(
         return
     if _state.dropped:
         _tell_dropped()
-    from kubemin.telemetry.journal import encode
-
     record = [("MESSAGE", message), ("PRIORITY", str(_PRIORITIES[level])), ("SYSLOG_IDENTIFIER", "kubemin")]
     record += [("KUBEMIN_NODE", _state.node), ("KUBEMIN_ROLE", _state.role)]
     if message_id:
