@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
 from kubemin.cli import options, render, views
 from kubemin.cli.session import Session
+from kubemin.store.base import QueueView
 
 _EXAMPLES = """
 \b
@@ -29,16 +32,19 @@ def command(ctx: click.Context, output: str) -> None:
         _list(session)
 
 
+HEADERS = ("QUEUE", "LENGTH", "STATE", "OLDEST")
+
+
 def _list(session: Session) -> None:
     found = session.client.queues()
     if session.json:
         render.document(views.queues(found))
-        return
-    rows = [
-        (view.name, view.length, "paused" if view.paused else "open", render.duration(view.oldest_seconds))
-        for view in found
-    ]
-    render.table(("QUEUE", "LENGTH", "STATE", "OLDEST"), rows, "all queues are empty")
+    else:
+        render.table(HEADERS, rows(found), "all queues are empty")
+
+
+def rows(found: Iterable[QueueView]) -> list[tuple[object, ...]]:
+    return [(q.name, q.length, "paused" if q.paused else "open", render.duration(q.oldest_seconds)) for q in found]
 
 
 @options.command("pause", "kubeminctl queue pause etl")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from kubemin.cli import options, render, views
+from kubemin.cli.commands.queue import HEADERS as QUEUE_HEADERS
+from kubemin.cli.commands.queue import rows as queue_rows
 from kubemin.cli.pool import PoolState, require_pool
 from kubemin.cli.session import Session
 from kubemin.errors import StoreUnavailable
 from kubemin.store.base import QueueView
+
+HEADERS = ("WORKER", "PID", "STATUS", "TASK", "STEP", "FOR", "DONE")
 
 
 @options.command(
@@ -19,39 +23,36 @@ from kubemin.store.base import QueueView
 def command(session: Session) -> None:
     """Show the daemon, what its workers do, and the queues. Exit 3 when no daemon runs."""
     pool = require_pool(session.settings)
-    waiting = _queues(session)
     if session.json:
-        render.document(views.status(pool, waiting))
-        return
-    _show(pool)
+        render.document(views.status(pool, queues(session)))
+    else:
+        show(session, pool)
+
+
+def show(session: Session, pool: PoolState) -> None:
+    """For people."""
+    waiting = queues(session)
+    _show_daemon(pool)
     render.line()
-    render.table(WORKER_HEADERS, worker_rows(pool), "no workers")
+    render.table(HEADERS, _rows(pool), "no workers")
     if waiting:
         render.line()
-        rows = [
-            (q.name, q.length, "paused" if q.paused else "open", render.duration(q.oldest_seconds)) for q in waiting
-        ]
-        render.table(("QUEUE", "LENGTH", "STATE", "OLDEST"), rows, "")
+        render.table(QUEUE_HEADERS, queue_rows(waiting), "")
 
 
-WORKER_HEADERS = ("WORKER", "PID", "STATUS", "TASK", "STEP", "FOR", "DONE")
-
-
-def worker_rows(pool: PoolState) -> list[tuple[object, ...]]:
-    return [(w.slot, w.pid, w.state, w.task, w.label, render.duration(w.seconds), w.done) for w in pool.workers]
-
-
-def _queues(session: Session) -> list[QueueView]:
+def queues(session: Session) -> list[QueueView]:
     """Of a store that was not made yet, or cannot be read now, none: the pool is shown all the same."""
     try:
         return session.client.queues()
-    except StoreUnavailable as exc:
-        if not session.json:
-            render.note(f"{render.PROGRAM}: queues are not shown: {exc}")
+    except StoreUnavailable:
         return []
 
 
-def _show(pool: PoolState) -> None:
+def _rows(pool: PoolState) -> list[tuple[object, ...]]:
+    return [(w.slot, w.pid, w.state, w.task, w.label, render.duration(w.seconds), w.done) for w in pool.workers]
+
+
+def _show_daemon(pool: PoolState) -> None:
     render.fields(
         [
             ("node", pool.node),

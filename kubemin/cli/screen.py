@@ -1,0 +1,145 @@
+"""The live screen of `kubeminctl top`: keys without echo, and the picture that is drawn again each second."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kubemin import clock
+from kubemin.cli import render
+from kubemin.cli.commands.status import state_word
+from kubemin.cli.pool import PoolState, Worker
+from kubemin.store.base import QueueView
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+_KEYS = {b"\x1b[A": "up", b"\x1bOA": "up", b"k": "up", b"\x1b[B": "down", b"\x1bOB": "down", b"j": "down"}
+_RATE_SPAN = 10.0  # seconds over which a rate is taken
+
+
+@contextmanager
+def keyboard() -> Iterator[None]:
+    """Keys come at once and are not shown; the terminal is as before afterwards."""
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    try:
+        tty.setcbreak(fd)
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def key(timeout: float) -> str | None:
+    """The next key (`up`, `down`, or its letter), or None after `timeout` seconds. `q` at the end of the input."""
+    if not select.select([sys.stdin], [], [], timeout)[0]:
+        return None
+    data = os.read(sys.stdin.fileno(), 16)
+    return _KEYS.get(data, data.decode(errors="replace")[:1]) if data else "q"
+
+
+@dataclass(slots=True)
+class Rates:
+    """Tasks a second, from the coordinator's counters."""
+
+    _samples: list[tuple[float, int, int]] = field(default_factory=list)
+
+    def take(self, pool: PoolState) -> None:
+        now = clock.monotonic()
+        if self._samples and pool.finished < self._samples[-1][1]:
+            self._samples.clear()  # another daemon: its counters begin anew
+        self._samples.append((now, pool.finished, pool.failed))
+        while self._samples[0][0] < now - _RATE_SPAN:
+            self._samples.pop(0)
+
+    def finished(self) -> float:
+        (start, before, _), (end, after, _) = self._samples[0], self._samples[-1]
+        return (after - before) / (end - start) if end > start else 0.0
+
+
+@dataclass(slots=True)
+class Screen:
+    """What is shown. `selected`: a place among the running tasks. `asking`: the run that `y` would cancel."""
+
+    rates: Rates = field(default_factory=Rates)
+    selected: int = 0
+    asking: str | None = None
+    message: str = ""
+
+    def running(self, pool: PoolState) -> list[Worker]:
+        return [worker for worker in pool.workers if worker.run]
+
+    def move(self, pool: PoolState, by: int) -> None:
+        self.selected = max(0, min(self.selected + by, len(self.running(pool)) - 1))
+
+    def chosen(self, pool: PoolState) -> Worker | None:
+        running = self.running(pool)
+        return running[min(self.selected, len(running) - 1)] if running else None
+
+    def draw(self, pool: PoolState, queues: list[QueueView], rows: int) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        parts: list[RenderableType] = [Text(self._head(pool), style="bold"), Text(self._counts(pool, queues)), Text()]
+        parts.append(self._tasks(pool, max(3, rows - 8 - len(queues))))
+        if queues:
+            parts += [Text(), _queues(queues)]
+        return Group(*parts, Text(), Text(self._foot(), style="reverse"))
+
+    def _head(self, pool: PoolState) -> str:
+        if not pool.alive:
+            return "no daemon is running"
+        up = render.duration(pool.uptime)
+        return f"kubemin {pool.version}  node {pool.node}  {pool.mode}  {state_word(pool)}  up {up}  {pool.error}"
+
+    def _counts(self, pool: PoolState, queues: list[QueueView]) -> str:
+        busy = len(self.running(pool))
+        waiting = sum(view.length for view in queues)
+        return (
+            f"{busy} of {len(pool.workers)} workers busy  {waiting} tasks queued  "
+            f"{self.rates.finished():.1f} tasks/s  {pool.finished} finished  {pool.failed} failed  "
+            f"{pool.recoveries} recovered"
+        )
+
+    def _tasks(self, pool: PoolState, rows: int) -> Table:
+        chosen = self.chosen(pool)
+        table = _table("WORKER", "PID", "TASK", "STEP", "FOR", "PROGRESS")
+        running = self.running(pool)
+        first = max(0, min(self.selected - rows // 2, len(running) - rows))
+        for worker in running[first : first + rows]:
+            table.add_row(*_cells(worker), style="reverse" if worker is chosen else "")
+        return table
+
+    def _foot(self) -> str:
+        if self.asking:
+            return f"cancel run {self.asking}? y, or any other key to keep it"
+        return self.message or "up/down: choose a task   c: cancel its run   q: quit"
+
+
+def _cells(worker: Worker) -> Iterator[str]:
+    progress = None if worker.progress is None else f"{worker.progress:.0%}"
+    label = render.clean(worker.label)
+    for value in (worker.slot, worker.pid, worker.task, label, render.duration(worker.seconds), progress):
+        yield "" if value is None else str(value)
+
+
+def _queues(queues: list[QueueView]) -> Table:
+    table = _table("QUEUE", "LENGTH", "STATE", "OLDEST")
+    for view in queues:
+        oldest = render.duration(view.oldest_seconds) or ""
+        table.add_row(view.name, str(view.length), "paused" if view.paused else "open", oldest)
+    return table
+
+
+def _table(*headers: str) -> Table:
+    from rich.table import Table
+
+    return Table(*headers, box=None, pad_edge=False, header_style="bold")
