@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from kubemin.errors import Invalid, Problem
-from kubemin.files.plain import MAX_BYTES, DocumentError, check_number, check_plain, too_deep
+from kubemin.files.plain import MAX_BYTES, DocumentError, check_number, check_plain, one_line, too_deep
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
@@ -190,4 +190,4 @@ def _too_large(size: int) -> DocumentError:
 
 
 def _invalid(exc: DocumentError, source: str) -> Invalid:
-    return Invalid([Problem(field="", code=exc.code, message=str(exc), line=exc.line)], source=source)
+    return Invalid([Problem(field="", code=exc.code, message=one_line(str(exc)), line=exc.line)], source=source)

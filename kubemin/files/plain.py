@@ -11,6 +11,7 @@ from typing import Any
 MAX_BYTES = 16 * 1024 * 1024  # of a file
 MAX_DEPTH = 100  # lists and mappings inside each other
 MAX_NODES = 4_000_000  # values, those that aliases repeat counted each time
+TEXT_WEIGHT = 8  # so many characters count like one more value: aliases can repeat long texts, too
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 
@@ -46,12 +47,25 @@ def check_plain(data: Any) -> None:
             _check_scalar(value)
 
 
+def one_line(text: str, longest: int = 1000) -> str:
+    """A text that may hold anything, fit for a message: one line, printable, not too long."""
+    if len(text) > longest:
+        text = text[:longest] + "…"
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape", "replace").decode()
+
+
 def too_deep(line: int | None = None) -> DocumentError:
     return DocumentError("too_deep", f"it is nested more than {MAX_DEPTH} levels deep", line)
 
 
 def too_many(line: int | None = None) -> DocumentError:
-    return DocumentError("too_large", f"it holds more than {MAX_NODES} values (aliases repeat what they name)", line)
+    return DocumentError(
+        "too_large", f"it holds more than {MAX_NODES} values or too much text (aliases repeat what they name)", line
+    )
 
 
 def _check_size(nodes: int, depth: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from kubemin.files.plain import MAX_DEPTH, MAX_NODES, DocumentError, check_number, too_deep, too_many
+from kubemin.files.plain import MAX_DEPTH, MAX_NODES, TEXT_WEIGHT, DocumentError, check_number, too_deep, too_many
 
 ALIAS = 1 << 31  # a bit of an entry of `lines`: what the alias stands for has no entries of its own
 
@@ -145,8 +145,8 @@ class YamlReader:
         return key
 
     def _scalar(self, event: Any, top: _Open | None) -> Any:
-        self._count(1)
         text = event.value
+        self._count(1 + len(text) // TEXT_WEIGHT)
         if event.tag is not None:
             value = _tagged(text, event.tag)
         elif event.implicit[0] and (not text or text[0] in _SPECIAL_START):

@@ -1,0 +1,169 @@
+"""A workflow file to the flat graph that a store knows (engine rule 1, `model/graph.py`).
+
+Groups become a gate and a join, the order of StepByStep becomes soft edges, `forEach` a fan-out. Deterministic: the
+same file in the same folder gives the same graph, and so the same hash, on every node of a fleet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import msgspec
+
+from kubemin.errors import Invalid, Problem
+from kubemin.files.checks import Checks, Enough
+from kubemin.files.document import Document
+from kubemin.files.order import arrange, read_needs
+from kubemin.files.scope import Scope
+from kubemin.files.steps import Step
+from kubemin.files.workflow import Workflow, read_workflow
+from kubemin.model.graph import Edge, Graph, Node
+from kubemin.model.records import PAYLOAD_BYTES, Definition
+from kubemin.model.states import Kind
+
+_RESOLVED = ("run", "with", "env", "workdir")  # parts of `work` that take references
+
+
+def compile_workflow(document: Document, directory: str = "") -> Definition:
+    """Validate and compile. `directory`: the file's folder, empty without one. Raises Invalid with all problems."""
+    checks = Checks(document)
+    graph: Graph | None = None
+    try:
+        workflow = read_workflow(document.data, checks)
+        graph = _Compiler(workflow, directory, checks).graph()
+    except Enough:
+        pass
+    if checks.problems or graph is None:
+        raise Invalid(sorted(checks.problems, key=_position), source=document.source)
+    source = msgspec.json.encode(document.data).decode()
+    return Definition(hash=hashlib.sha256(msgspec.json.encode(graph)).hexdigest(), graph=graph, source=source)
+
+
+def _position(problem: Problem) -> tuple[bool, int]:
+    return problem.line is None, problem.line or 0
+
+
+class _Draft(msgspec.Struct):
+    """A node while references may still change its work."""
+
+    step: Step
+    path: str
+    kind: Kind
+    prefix: str  # of its group
+    needs: list[Edge]
+
+
+class _Compiler:
+    def __init__(self, workflow: Workflow, directory: str, checks: Checks) -> None:
+        self._workflow = workflow
+        self._directory = directory
+        self._checks = checks
+        self._drafts: list[_Draft] = []
+
+    def graph(self) -> Graph:
+        workflow = self._workflow
+        self._level(workflow.steps, workflow.mode, "", None)
+        scope = self._scope()
+        nodes = tuple([self._node(index, draft, scope) for index, draft in enumerate(self._drafts)])
+        if not any(problem.code == "cycle" for problem in self._checks.problems):
+            scope.check_ancestors([[edge.node for edge in node.needs] for node in nodes])
+        return Graph(
+            workflow=workflow.name,
+            nodes=self._with_refs(nodes, scope),
+            timeout=workflow.timeout,
+            schedule=workflow.schedule,
+            concurrency=workflow.concurrency,
+            params=workflow.params,
+            directory=self._directory,
+        )
+
+    def _level(self, steps: list[Step], mode: str, prefix: str, gate: int | None) -> list[int]:
+        """Draft the steps of one level; returns, by position, the node that ends each."""
+        needs = read_needs(steps, mode, prefix.rstrip("/"), self._checks)
+        ends = [0] * len(steps)
+        for position in arrange(steps, needs, self._checks):
+            step = steps[position]
+            edges = [Edge(ends[need], soft) for need, soft in needs[position]]
+            if gate is not None and not step.needs:
+                # Also where a soft edge is there: it alone would let the step start in a group that is skipped.
+                edges.append(Edge(gate))
+            edges.sort(key=lambda edge: edge.node)
+            ends[position] = self._draft(step, prefix, edges)
+        return ends
+
+    def _draft(self, step: Step, prefix: str, edges: list[Edge]) -> int:
+        path = prefix + step.name
+        if step.kind == "steps":
+            gate = self._add(step, path + "/", Kind.GATE, prefix, edges)
+            members = self._level(step.steps, step.mode, path + "/", gate)
+            return self._add(step, path, Kind.JOIN, prefix, [Edge(node) for node in (gate, *sorted(members))])
+        return self._add(step, path, Kind.TASK if step.items is None else Kind.FANOUT, prefix, edges)
+
+    def _add(self, step: Step, path: str, kind: Kind, prefix: str, edges: list[Edge]) -> int:
+        self._drafts.append(_Draft(step, path, kind, prefix, edges))
+        return len(self._drafts) - 1
+
+    def _scope(self) -> Scope:
+        nodes = {draft.path: index for index, draft in enumerate(self._drafts) if draft.kind is not Kind.GATE}
+        kinds = [draft.kind for draft in self._drafts]
+        return Scope(nodes, kinds, self._workflow.params, self._checks)
+
+    def _node(self, index: int, draft: _Draft, scope: Scope) -> Node:
+        step = draft.step
+        if draft.kind is Kind.JOIN:  # its gate has the condition
+            return Node(step=draft.path, kind=draft.kind, needs=tuple(draft.needs))
+        if draft.kind is Kind.GATE:
+            return Node(step=draft.path, kind=draft.kind, needs=tuple(draft.needs), when=step.when)
+        return Node(
+            step=draft.path,
+            kind=draft.kind,
+            needs=tuple(draft.needs),
+            when=step.when,
+            queue=step.queue,
+            timeout=step.timeout,
+            retry=step.retry,
+            work=self._work(index, draft, scope),
+            items=None if step.items is None else self._items(index, draft, scope),
+            max_parallel=step.max_parallel,
+        )
+
+    def _items(self, index: int, draft: _Draft, scope: Scope) -> Any:
+        if not isinstance(draft.step.items, str | list):  # noted already
+            return None
+        return scope.resolve_items(draft.step.items, f"{draft.step.at}.forEach", index, draft.prefix)
+
+    def _work(self, index: int, draft: _Draft, scope: Scope) -> dict[str, Any]:
+        step, work = draft.step, dict(draft.step.work)
+        for part in _RESOLVED:
+            if part in work:
+                has_item = draft.kind is Kind.FANOUT
+                work[part] = scope.resolve(work[part], f"{step.at}.{part}", index, draft.prefix, has_item=has_item)
+        if work.get("workdir"):
+            work["workdir"] = self._workdir(work["workdir"], step)
+        size = len(msgspec.json.encode(work))
+        if size > PAYLOAD_BYTES:
+            self._checks.problem(step.at, "too_large", f"the step has {size} bytes; {PAYLOAD_BYTES} are allowed")
+        return work
+
+    def _workdir(self, workdir: str, step: Step) -> str:
+        if os.path.isabs(workdir) or workdir.startswith("${{"):  # the executor joins what a reference gives
+            return workdir
+        if not self._directory:
+            message = "it is relative, and a workflow without a file has no folder; give the whole path"
+            self._checks.problem(f"{step.at}.workdir", "value", message)
+        return os.path.normpath(os.path.join(self._directory, workdir))
+
+    def _with_refs(self, nodes: tuple[Node, ...], scope: Scope) -> tuple[Node, ...]:
+        refs: dict[int, set[int]] = {}
+        for user, target, _, _ in scope.uses:
+            refs.setdefault(user, set()).add(target)
+        if not refs:
+            return nodes
+        return tuple(
+            [
+                msgspec.structs.replace(node, refs=tuple(sorted(refs[index]))) if index in refs else node
+                for index, node in enumerate(nodes)
+            ]
+        )
