@@ -28,6 +28,7 @@ from typing import Any, Protocol
 import msgspec
 
 from kubemin.clock import Micros
+from kubemin.model.obstacles import Obstacles
 from kubemin.model.records import Accepted, Claim, Definition, Outcome, Owner, Rejection, RunView, Submission
 from kubemin.model.states import Cause, RunState, TaskState
 
@@ -152,7 +153,7 @@ class Reader(Protocol):
 
     def definition(self, name_or_hash: str) -> Definition | None: ...
 
-    def obstacles(self, run: str, step: str | None = None) -> dict[str, Any]:
+    def obstacles(self, run: str, step: str | None = None) -> Obstacles:
         """The facts `kubemin.why` reasons about: the run's row, its live tasks with open needs, holder of its concurrency key,
         paused queues, positions. Raises NotFound."""
 
@@ -168,6 +169,9 @@ class Store(Reader, Protocol):
 
     def changes(self) -> list[Change]:
         """Transitions since the last call, for logs and waiters. To be read after the commit."""
+
+    def backup(self, path: str) -> None:
+        """A consistent copy of everything committed, complete or not there at all. Not inside `group()`."""
 
     # --- definitions -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,114 @@
+"""Compiled graphs as the store uses them: decoded once, with edges turned round, kept for the runs in progress."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property
+
+import msgspec
+
+from kubemin.errors import StoreUnavailable
+from kubemin.model.graph import Graph, Node
+from kubemin.model.references import has_reference
+from kubemin.model.states import Kind
+from kubemin.store.sqlite.rows import encode
+
+CACHED_NODES = 300_000  # of all graphs in memory together; the one in use is always kept
+
+SOFT, GATE = 1, 2  # marks of an edge, as `transitions.passes` asks for them
+
+decode_graph = msgspec.json.Decoder(Graph).decode
+
+
+class Plan:
+    """One graph with what is worked out of it once."""
+
+    def __init__(self, digest: str, graph: Graph) -> None:
+        self.hash = digest
+        self.graph = graph
+        self.nodes: tuple[Node, ...] = graph.nodes
+        self._work: dict[int, tuple[bytes, bool]] = {}
+
+    @cached_property
+    def dependents(self) -> list[list[tuple[int, int]]]:
+        """For each node the nodes that need it, each with the edge's marks."""
+        found: list[list[tuple[int, int]]] = [[] for _ in self.nodes]
+        for idx, node in enumerate(self.nodes):
+            for edge in node.needs:
+                found[edge.node].append((idx, self.marks(idx, edge.node, edge.soft)))
+        return found
+
+    def marks(self, idx: int, need: int, soft: bool) -> int:
+        """Marks of the edge from `need` to `idx`."""
+        own_gate = self.nodes[idx].kind is Kind.JOIN and self.nodes[need].step == self.nodes[idx].step + "/"
+        return (SOFT if soft else 0) | (GATE if own_gate else 0)
+
+    @cached_property
+    def roots(self) -> list[int]:
+        return [idx for idx, node in enumerate(self.nodes) if not node.needs]
+
+    @cached_property
+    def by_step(self) -> dict[str, int]:
+        return {node.step: idx for idx, node in enumerate(self.nodes)}
+
+    def downstream(self, step: str) -> frozenset[int]:
+        """Of a step: itself and every node after it; of a group: its members too."""
+        start = self.by_step.get(step + "/", self.by_step[step])
+        seen = {start}
+        pending = [start]
+        while pending:
+            for idx, _ in self.dependents[pending.pop()]:
+                if idx not in seen:
+                    seen.add(idx)
+                    pending.append(idx)
+        return frozenset(seen)
+
+    def work(self, idx: int) -> tuple[bytes, bool]:
+        """A node's work as JSON, and whether it holds references."""
+        known = self._work.get(idx)
+        if known is None:
+            work = self.nodes[idx].work
+            known = self._work[idx] = encode(work), has_reference(work)
+        return known
+
+
+class Plans:
+    """The graphs of runs in progress, least recently used dropped first."""
+
+    def __init__(self, load: Callable[[str], bytes | None]) -> None:
+        self._load = load
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._size = 0
+
+    def find(self, digest: str) -> Plan | None:
+        plan = self._plans.get(digest)
+        if plan is not None:
+            self._plans.move_to_end(digest)
+            return plan
+        body = self._load(digest)
+        if body is None:
+            return None
+        try:
+            return self._keep(Plan(digest, decode_graph(body)))
+        except msgspec.DecodeError as error:
+            raise StoreUnavailable(f"definition {digest[:12]} cannot be read: {error}", code="corrupt") from error
+
+    def get(self, digest: str) -> Plan:
+        plan = self.find(digest)
+        if plan is None:
+            raise StoreUnavailable(f"definition {digest[:12]} is missing from the database", fatal=True)
+        return plan
+
+    def drop(self, digest: str) -> None:
+        plan = self._plans.pop(digest, None)
+        if plan is not None:
+            self._size -= len(plan.nodes)
+
+    def _keep(self, plan: Plan) -> Plan:
+        self._plans[plan.hash] = plan
+        self._size += len(plan.nodes)
+        while self._size > CACHED_NODES and len(self._plans) > 1:
+            _, old = self._plans.popitem(last=False)
+            self._size -= len(old.nodes)
+        return plan

@@ -1,0 +1,325 @@
+"""Accepting runs: one by one or as batches that come in parts, each once, whatever is repeated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from kubemin.errors import Invalid, KubeminError
+from kubemin.model.graph import Concurrency, Retry
+from kubemin.model.ids import RUN_ID_PATTERN
+from kubemin.model.records import Accepted, Rejection, Submission
+from kubemin.model.references import as_text, render
+from kubemin.model.states import Cause
+from kubemin.store.base import SLICE
+from kubemin.store.sqlite.graphs import Plan
+from kubemin.store.sqlite.rows import QUEUED, WAITING, Extra, RunRow, decode_extra, encode
+from kubemin.store.sqlite.session import Session
+from kubemin.store.sqlite.settle import BUILD, BUILDING, Settler
+
+INLINE_BYTES = 4096  # of a work kept in the task's row, which each transition writes again
+WORK_KINDS = ("python", "run", "shell")
+
+is_run_id = re.compile(RUN_ID_PATTERN).match
+decode_submissions = msgspec.json.Decoder(list[Submission]).decode
+decode_json: Any = msgspec.json.decode
+
+Answer = Accepted | Rejection
+SoloRow = tuple[Any, ...]
+
+
+class Intake:
+    def __init__(self, session: Session, settler: Settler) -> None:
+        self.s = session
+        self.settler = settler
+
+    def submit(self, submissions: Sequence[Submission], *, patient: bool = False) -> list[Answer]:
+        """`patient`: a run that its concurrency policy would reject waits instead."""
+        answers: list[Answer] = []
+        solos: list[SoloRow] = []
+        for submission in submissions:
+            try:
+                if submission.work is not None:
+                    answers.append(self._solo(submission, solos))
+                else:
+                    answers.append(self._graph(submission, patient=patient))
+            except KubeminError as error:
+                answers.append(Rejection(error.code, str(error), error.exit_code))
+        if solos:
+            self._insert_solos(solos, answers)
+        self.settler.settle()
+        return answers
+
+    # --- single tasks ------------------------------------------------------------------------------------------------
+
+    def _solo(self, submission: Submission, solos: list[SoloRow]) -> Answer:
+        run, work = submission.id, submission.work
+        if not is_run_id(run):
+            raise Invalid(f'"{run[:40]}" is not a run id: 20 characters of 0-9 and a-z')
+        if work is None or sum(kind in work for kind in WORK_KINDS) != 1 or not submission.queue:
+            raise Invalid("a single task is one of python, run or shell, and needs a queue")
+        spec = encode(work)
+        extra = self._extra(submission)
+        if submission.key is not None or len(spec) > INLINE_BYTES:
+            known = self._known_key(submission, spec) if submission.key is not None else None
+            if known is not None:
+                return known
+            if self.s.one("known_id", (run,)):
+                return Accepted(run, False)
+            self._take_key(submission)
+            if len(spec) > INLINE_BYTES:
+                self.s.write("insert_payload", (run, spec))
+                spec = b""
+        now = self.s.now
+        due = submission.start_at if submission.start_at is not None and submission.start_at > now else None
+        seq = None if due else self.s.numbers(1)
+        state = WAITING if due else QUEUED
+        solos.append((run, state, submission.queue, seq, due, None if due else now, now, submission.key, extra, spec))
+        return Accepted(run, True)
+
+    def _extra(self, submission: Submission) -> bytes | None:
+        if (
+            submission.timeout is None
+            and submission.retry is None
+            and submission.start_at is None
+            and not submission.workflow
+        ):
+            return None
+        if submission.retry is not None:
+            as_retry(submission.retry)
+        return encode(Extra(submission.workflow, submission.timeout, submission.retry, submission.start_at))
+
+    def _insert_solos(self, solos: list[SoloRow], answers: list[Answer]) -> None:
+        self.s.flush()
+        if self.s.write_many("insert_solo", solos) == len(solos):
+            return
+        # Some were there already, or twice in this batch: new are those whose place in the queue is the one just given.
+        new = {solo[0] for solo in solos if self._is_new(solo)}
+        ours = {solo[0] for solo in solos}
+        for number, answer in enumerate(answers):
+            if isinstance(answer, Accepted) and answer.id in ours and answer.id not in new:
+                answers[number] = Accepted(answer.id, False)
+            elif isinstance(answer, Accepted):
+                new.discard(answer.id)
+
+    def _is_new(self, solo: SoloRow) -> bool:
+        found = self.s.one("solo_place", (solo[0],))
+        return found is not None and found == (solo[3], solo[6])
+
+    # --- runs of a workflow ------------------------------------------------------------------------------------------
+
+    def _graph(self, submission: Submission, *, patient: bool) -> Answer:
+        run = submission.id
+        if not is_run_id(run):
+            raise Invalid(f'"{run[:40]}" is not a run id: 20 characters of 0-9 and a-z')
+        plan = self._plan(submission)
+        params = bind(plan, submission.params)
+        body = encode(params) if params else b""
+        if submission.key is not None and (known := self._known_key(submission, body)) is not None:
+            return known
+        if self.s.find_run(run) is not None or self.s.one("known_id", (run,)):
+            return Accepted(run, False)
+        rule = plan.graph.concurrency
+        ckey = None if rule is None else concurrency_key(rule, params)
+        if rule is not None and rule.policy == "reject" and not patient:
+            self._reject_held(ckey)
+        self._take_key(submission)
+        if body:
+            self.s.write("insert_payload", (run, body))
+        row = self._new_run(submission, plan, ckey)
+        if row.due is None or (rule is not None and rule.policy == "reject"):
+            self.acquire(row, rule)
+        self._begin_build(row, plan)
+        return Accepted(run, True)
+
+    def _plan(self, submission: Submission) -> Plan:
+        digest = submission.definition
+        if digest is None:
+            published = self.s.one("published_hash", (submission.workflow,))
+            if published is None:
+                raise _missing(
+                    f"there is no workflow {submission.workflow!r}; `kubeminctl workflows` lists the published ones"
+                )
+            digest = published[0]
+        plan = self.s.plans.find(digest)
+        if plan is None:
+            raise _missing(
+                f"definition {digest[:12]} of workflow {submission.workflow!r} is not known here; send it along"
+            )
+        return plan
+
+    def _new_run(self, submission: Submission, plan: Plan, ckey: str | None) -> RunRow:
+        start_at = submission.start_at
+        due = start_at if start_at is not None and start_at > self.s.now else None
+        row = RunRow(
+            submission.id, plan.hash, submission.workflow or plan.graph.workflow, WAITING, None, None, 1, self.s.now, start_at,
+            submission.scheduled_at, None, None, due, None, ckey, 0, 1, 0, 0, len(plan.nodes), BUILDING, None, submission.key,
+        )  # fmt: skip
+        self.s.add_run(row)
+        return row
+
+    def _begin_build(self, row: RunRow, plan: Plan) -> None:
+        """A graph of at most SLICE nodes is unpacked now; of a larger one the first row, which keeps the id."""
+        self.settler.push(BUILD, row.id)
+        self.settler.settle(SLICE if len(plan.nodes) <= SLICE else 1)
+
+    # --- concurrency -------------------------------------------------------------------------------------------------
+
+    def acquire(self, run: RunRow, rule: Concurrency | None) -> None:
+        """A run that is due takes its concurrency key, or waits for it, or replaces those that have it."""
+        if run.ckey is None or run.holds:
+            return
+        self.s.flush()
+        if self.s.one("key_holder", (run.ckey,)) is None:
+            run.holds = 1
+            self.s.touch_run(run)
+        elif rule is not None and rule.policy == "replace":
+            for (other,) in self.s.all("key_others", (run.ckey, run.id)):  # those that only wait first
+                row = self.s.run(other)
+                if row.stop is None and not row.ended:
+                    self.settler.stop_run(row, Cause.REPLACED)
+
+    def _reject_held(self, ckey: str | None) -> None:
+        self.s.flush()
+        holder = self.s.one("key_holder", (ckey,))
+        if holder is not None:
+            raise _Conflict(f'run {holder[0]} holds the concurrency key "{ckey}"; wait for its end', code="concurrency")
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    def _known_key(self, submission: Submission, body: bytes) -> Answer | None:
+        """The answer when the key was used before. Raises when it was for something else."""
+        row = self.s.one("key", (submission.key,))
+        if row is None:
+            return None
+        if not self._same(row[0], submission, body):
+            raise _Conflict(
+                f'the key "{submission.key}" belongs to run {row[0]} with another workflow or other parameters',
+                code="key_conflict",
+            )
+        return Accepted(row[0], False)
+
+    def _take_key(self, submission: Submission) -> None:
+        if submission.key is not None:
+            self.s.write("insert_key", (submission.key, submission.id))
+
+    def _same(self, run: str, submission: Submission, body: bytes) -> bool:
+        found = self.s.find_run(run)
+        wanted = self._stored(run) if found else self._stored_spec(run)
+        if (submission.work is None) != (found is not None):
+            return False
+        name = found.workflow if found else self._solo_label(run)
+        return name == submission.workflow and decode_json(body or b"{}") == decode_json(wanted or b"{}")
+
+    def _stored(self, run: str) -> bytes:
+        row = self.s.one("payload", (run,))
+        return row[0] if row else b""
+
+    def _stored_spec(self, run: str) -> bytes:
+        row = self.s.one("solo_spec", (run,))
+        return (row[0] if row else b"") or self._stored(run)
+
+    def _solo_label(self, run: str) -> str:
+        row = self.s.one("solo_spec", (run,))
+        return decode_extra(row[1]).label if row and row[1] else ""
+
+    # --- batches in parts --------------------------------------------------------------------------------------------
+
+    def stage(self, batch: str, body: bytes) -> None:
+        try:
+            submissions = decode_submissions(body)
+        except msgspec.DecodeError as error:
+            raise Invalid(f"part of batch {batch}: {error}") from error
+        for submission in submissions:
+            if not is_run_id(submission.id):
+                raise Invalid(f'batch {batch}: "{submission.id[:40]}" is not a run id')
+            self._check_staged(submission)
+        self.s.write("stage", (batch, self.s.now, len(submissions), body))
+
+    def _check_staged(self, submission: Submission) -> None:
+        """All that could be said against it is said now: after the seal nobody listens."""
+        if submission.key is not None:
+            raise Invalid("a submission with a key cannot be part of a batch in parts; submit it by itself")
+        if submission.work is None:
+            plan = self._plan(submission)
+            params = bind(plan, submission.params)
+            if plan.graph.concurrency is not None:
+                concurrency_key(plan.graph.concurrency, params)
+        elif sum(kind in submission.work for kind in WORK_KINDS) != 1 or not submission.queue:
+            raise Invalid("a single task is one of python, run or shell, and needs a queue")
+        elif submission.retry is not None:
+            as_retry(submission.retry)
+
+    def seal(self, batch: str) -> int:
+        known = self.s.one("sealed", (batch,))
+        if known is not None:
+            return int(known[0])
+        count = int(self.s.one("staged_count", (batch,))[0])
+        if not count:
+            raise _missing(f"there is no batch {batch}; send its parts again")
+        self.s.write("seal", (self.s.now, batch))
+        self.s.write("insert_sealed", (batch, count, self.s.now))
+        self.s.sealed = True
+        return count
+
+    def unpack(self, limit: int) -> int:
+        """Submit sealed parts, whole ones, of about `limit` runs; returns how many runs it was."""
+        done = 0
+        while done < limit and self.s.sealed:
+            part = self.s.one("next_part")
+            if part is None:
+                self.s.sealed = False
+                break
+            done += self._unpack_part(*part)
+        return done
+
+    def unpack_run(self, run: str) -> bool:
+        """Unpack the part that holds this run, if one does."""
+        if not self.s.sealed:
+            return False
+        for part in self.s.all("sealed_parts"):
+            if run.encode() in part[3]:
+                self._unpack_part(*part)
+                return True
+        return False
+
+    def _unpack_part(self, batch: str, part: int, count: int, body: bytes) -> int:
+        self.submit(decode_submissions(body), patient=True)
+        self.s.write("delete_part", (batch, part))
+        return count
+
+
+class _Conflict(KubeminError):
+    exit_code = 5
+
+
+def _missing(message: str) -> KubeminError:
+    from kubemin.errors import NotFound
+
+    return NotFound(message)
+
+
+def as_retry(given: dict[str, Any]) -> Retry:
+    try:
+        return msgspec.convert(given, Retry)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"retry: {error}") from error
+
+
+def bind(plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with defaults filled in. Raises Invalid."""
+    if not plan.graph.params and not given:
+        return {}
+    from kubemin.files import bind_params
+
+    return bind_params(plan.graph, given)
+
+
+def concurrency_key(rule: Concurrency, params: dict[str, Any]) -> str:
+    try:
+        return as_text(render(rule.key, {"params": params}))
+    except (KubeminError, ValueError) as error:
+        raise Invalid(f"concurrency.key: {error}") from error

@@ -1,0 +1,183 @@
+"""Rows as objects, and the numbers that stand for states in the file. Pure data; SQL is in `queries.sql`.
+
+`TaskRow` and `RunRow` list their fields in the order of the columns that the queries select and write.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from kubemin.clock import Micros
+from kubemin.model.records import Usage
+from kubemin.model.states import Cause, RunState, TaskState
+
+STATES: tuple[TaskState, ...] = tuple(TaskState)  # by number
+WAITING, QUEUED, RUNNING, COMPLETED, FAILED, TIMEOUT, CANCELLED, SKIPPED = range(8)
+NUMBERS: dict[str, int] = {state.value: number for number, state in enumerate(STATES)}
+RUN_STATES: dict[int, RunState] = {NUMBERS[state.value]: state for state in RunState}  # runs use the same numbers
+
+# Flags of a task; the low byte is what it heard from its needs (model/transitions.py).
+SOLO = 1 << 8  # a single Python task: the row is the run as well
+SETTLED = 1 << 9  # the outcome of `token` was accepted: the same one again is a duplicate
+KEPT = 1 << 10  # completed in an earlier round; passes on again when its needs have ended
+FRESH = 1 << 11  # a fan-out whose completed children are run again too
+STOPPING = 1 << 12  # a solo task that is to be stopped; `cause` says why
+ROUND = 1 << 16  # a solo task's round, less 1, counted from this bit up
+
+CRASH, LOSS, DRAIN = 1, 1 << 8, 1 << 16  # one strike of each kind
+MOST_STRIKES = 255
+
+
+class TaskRow(msgspec.Struct, gc=False):
+    run: str
+    idx: int
+    node: int
+    item: int | None
+    state: int
+    flags: int
+    open: int
+    queue: str
+    seq: int | None
+    due: Micros | None
+    attempt: int
+    token: int
+    owner: int | None
+    strikes: int
+    cause: str | None
+    queued: Micros | None
+    started: Micros | None
+    finished: Micros | None
+    base: int | None
+    made: int | None
+    total: int | None
+    detail: bytes | None = None
+    output: bytes | None = None  # only what this transaction writes; never loaded
+    dirty: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.state >= COMPLETED
+
+    @property
+    def child(self) -> bool:
+        return self.item is not None
+
+    def strike(self, kind: int) -> int:
+        """Count one strike and return how many of the kind there are."""
+        count = self.strikes // kind & MOST_STRIKES
+        if count < MOST_STRIKES:
+            self.strikes += kind
+            count += 1
+        return count
+
+
+class RunRow(msgspec.Struct, gc=False):
+    id: str
+    definition: str
+    workflow: str
+    state: int
+    stop: str | None
+    cause: str | None
+    round: int
+    submitted: Micros
+    start_at: Micros | None
+    scheduled_at: Micros | None
+    started: Micros | None
+    finished: Micros | None
+    due: Micros | None
+    deadline: Micros | None
+    ckey: str | None
+    holds: int
+    live: int
+    listed: int
+    parked: int
+    next: int
+    stage: int
+    again: str | None
+    key: str | None
+    dirty: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.state >= COMPLETED
+
+    @property
+    def stopped(self) -> Cause | None:
+        return None if self.stop is None else Cause(self.stop)
+
+
+class Detail(msgspec.Struct, omit_defaults=True):
+    """What is shown of a task's last end and never queried."""
+
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    usage: Usage | None = None
+    unenforced: tuple[str, ...] = ()
+
+
+class Extra(msgspec.Struct, omit_defaults=True):
+    """What a single task has beside its work, when it has any. `label` names it where its work does not."""
+
+    label: str = ""
+    timeout: float | None = None
+    retry: dict[str, Any] | None = None
+    start_at: Micros | None = None
+
+
+class Label(msgspec.Struct):
+    """Of a single task's work: what names it."""
+
+    python: str = ""
+    run: tuple[str, ...] = ()
+    shell: str = ""
+
+
+class Held(msgspec.Struct, gc=False):
+    """A claim as it is kept in memory."""
+
+    token: int
+    owner: int
+    clean: bool  # a solo task with nothing to look up when it completes
+    label: str  # of a solo task
+    started: Micros
+
+
+task_insert = attrgetter(
+    "run", "idx", "node", "item", "state", "flags", "open", "queue", "seq", "due", "attempt", "token", "owner", "strikes",
+    "cause", "queued", "started", "finished", "base", "made", "total", "detail", "output",
+)  # fmt: skip
+task_update = attrgetter(
+    "state", "flags", "open", "seq", "due", "attempt", "token", "owner", "strikes", "cause", "queued", "started",
+    "finished", "base", "made", "total", "detail", "state", "output", "run", "idx",
+)  # fmt: skip
+run_insert = attrgetter(
+    "id", "definition", "workflow", "state", "stop", "cause", "round", "submitted", "start_at", "scheduled_at", "started",
+    "finished", "due", "deadline", "ckey", "holds", "live", "listed", "parked", "next", "stage", "again",
+    "key",
+)  # fmt: skip
+run_update = attrgetter(
+    "state", "stop", "cause", "round", "started", "finished", "due", "deadline", "ckey", "holds", "live", "listed",
+    "parked", "next", "stage", "again", "id",
+)  # fmt: skip
+
+encode = msgspec.json.Encoder().encode
+decode_label = msgspec.json.Decoder(Label).decode
+decode_extra = msgspec.json.Decoder(Extra).decode
+decode_detail = msgspec.json.Decoder(Detail).decode
+
+
+def label_of(spec: bytes, extra: bytes | None = None) -> str:
+    """The name of a single task: its function, or its command. A record that cannot be read has none."""
+    try:
+        if extra is not None and (label := decode_extra(extra).label):
+            return label
+        found = decode_label(spec)
+    except msgspec.DecodeError:
+        return "?"
+    if found.python:
+        return found.python
+    return found.run[0].rpartition("/")[2] if found.run else "shell"

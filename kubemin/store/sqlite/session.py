@@ -1,0 +1,347 @@
+"""One transaction at a time over the writer's connection, with the rows it touches kept as objects.
+
+Rows are read once, changed in memory and written together at the end (or before a query that has to see them). What
+was committed stays in memory, since this process is the only writer; a transaction that fails drops all of it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+from kubemin.clock import Micros, WallClock
+from kubemin.errors import Invalid, NotFound, Refused, StoreUnavailable
+from kubemin.model.records import Owner
+from kubemin.model.states import Cause
+from kubemin.store.base import Change
+from kubemin.store.sqlite import rows
+from kubemin.store.sqlite.database import connect, queries, translate
+from kubemin.store.sqlite.graphs import Plan, Plans
+from kubemin.store.sqlite.rows import Held, RunRow, TaskRow
+
+CACHED_ROWS = 20_000  # task rows in memory between transactions
+NUMBERS_RESERVED = 100_000  # tokens and queue places reserved by one write
+
+TaskKey = tuple[str, int]
+
+
+class Session:
+    def __init__(self, path: str, *, instance: str, clock: WallClock, node: str) -> None:
+        self.path = path
+        self.instance = instance
+        self.node = node
+        self.clock = clock
+        self.sql = queries()
+        self.db: sqlite3.Connection = connect(path)
+        self.plans = Plans(self._definition)
+        self.group = _Group(self)
+        self.now = clock()
+        self.changes: list[Change] = []
+        self.on_rollback: Callable[[], None] = lambda: None
+        self._next = 0
+        self._changes_before = 0
+        self._forget()
+        with self.group:
+            pass
+
+    # --- transactions ----------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        self.db.execute("BEGIN IMMEDIATE")
+        self._mark = len(self.changes)
+        self._changes_before = self.db.total_changes
+        if not self.loaded:
+            self._load()
+
+    def commit(self) -> None:
+        self.flush()
+        self.db.execute("COMMIT")
+        if len(self.tasks) > CACHED_ROWS:
+            self.tasks.clear()
+            self.runs.clear()
+
+    def untouched(self) -> bool:
+        """Whether the open transaction has changed nothing."""
+        pending = self._new_tasks or self._new_runs or self._changed_tasks or self._changed_runs
+        return not pending and self.db.total_changes == self._changes_before
+
+    def rollback(self) -> None:
+        del self.changes[self._mark :]
+        self._forget()
+        self.on_rollback()
+        try:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._reconnect()
+
+    def _reconnect(self) -> None:
+        """A connection that cannot even roll back is replaced; the file's log undoes the rest."""
+        self.db.close()
+        self.db = connect(self.path)
+
+    def _forget(self) -> None:
+        self.loaded = False
+        self.tasks: dict[TaskKey, TaskRow] = {}
+        self.runs: dict[str, RunRow] = {}
+        self.claims: dict[TaskKey, Held] = {}
+        self.stopping: dict[TaskKey, Cause] = {}
+        self.paused: set[str] = set()
+        self._owners: dict[Owner, int] = {}
+        self._owner_names: dict[int, Owner] = {}
+        self._retired: set[int] = set()
+        self.unfinished = False  # there are ripples
+        self.sealed = False  # there are batches to unpack
+        self._reserved = 0
+        self._new_tasks: list[TaskRow] = []
+        self._new_runs: list[RunRow] = []
+        self._changed_tasks: list[TaskRow] = []
+        self._changed_runs: list[RunRow] = []
+        self._mark = 0
+
+    def _load(self) -> None:
+        row = self.one("counter")
+        self._reserved = row[0] if row else 0
+        self._next = max(self._next, self._reserved)
+        self.unfinished = self.one("any_ripple") is not None
+        self.sealed = self.one("any_sealed") is not None
+        self.paused.update(name for (name,) in self.all("paused"))
+        for key, instance, slot, incarnation, retired in self.all("owners"):
+            self._know(Owner(instance, slot, incarnation), key, retired is not None)
+        for run, idx, token, owner, started, flags, cause, stop, spec, extra in self.all("held"):
+            label = rows.label_of(spec, extra) if flags & rows.SOLO else ""
+            self.claims[run, idx] = Held(token, owner, False, label, started or 0)
+            if flags & rows.STOPPING:
+                self.stopping[run, idx] = Cause(cause)
+            elif stop is not None and not self.always(run, idx):
+                self.stopping[run, idx] = Cause(stop)
+        self.loaded = True
+
+    def take_changes(self) -> list[Change]:
+        changes, self.changes = self.changes, []
+        self._mark = 0
+        return changes
+
+    def close(self) -> None:
+        self.db.close()
+
+    # --- SQL ---------------------------------------------------------------------------------------------------------
+
+    def all(self, name: str, arguments: Sequence[Any] = ()) -> list[Any]:
+        return self.db.execute(self.sql[name], arguments).fetchall()
+
+    def one(self, name: str, arguments: Sequence[Any] = ()) -> Any:
+        return self.db.execute(self.sql[name], arguments).fetchone()
+
+    def write(self, name: str, arguments: Sequence[Any] = ()) -> int:
+        return self.db.execute(self.sql[name], arguments).rowcount
+
+    def write_many(self, name: str, many: Iterable[Sequence[Any]]) -> int:
+        return self.db.executemany(self.sql[name], many).rowcount
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def find_task(self, run: str, idx: int) -> TaskRow | None:
+        task = self.tasks.get((run, idx))
+        if task is None:
+            found = self.one("task", (run, idx))
+            if found is not None:
+                task = TaskRow(*found)
+                if not task.flags & rows.SOLO:  # those are also written past these objects
+                    self.tasks[run, idx] = task
+        return task
+
+    def task(self, run: str, idx: int) -> TaskRow:
+        task = self.find_task(run, idx)
+        if task is None:
+            raise StoreUnavailable(f"{self.path}: task {run}.{idx} is missing; the database is damaged", fatal=True)
+        return task
+
+    def find_run(self, run: str) -> RunRow | None:
+        found = self.runs.get(run)
+        if found is None:
+            row = self.one("run", (run,))
+            if row is not None:
+                found = self.runs[run] = RunRow(*row)
+        return found
+
+    def run(self, run: str) -> RunRow:
+        found = self.find_run(run)
+        if found is None:
+            raise StoreUnavailable(f"{self.path}: run {run} is missing; the database is damaged", fatal=True)
+        return found
+
+    def touch(self, task: TaskRow) -> None:
+        if not task.dirty:
+            task.dirty = True
+            self.tasks[task.run, task.idx] = task
+            self._changed_tasks.append(task)
+
+    def touch_run(self, run: RunRow) -> None:
+        if not run.dirty:
+            run.dirty = True
+            self._changed_runs.append(run)
+
+    def add_task(self, task: TaskRow) -> None:
+        task.dirty = True
+        self.tasks[task.run, task.idx] = task
+        self._new_tasks.append(task)
+
+    def add_run(self, run: RunRow) -> None:
+        run.dirty = True
+        self.runs[run.id] = run
+        self._new_runs.append(run)
+
+    def flush(self) -> None:
+        """Write what was changed in memory."""
+        if self._new_runs or self._changed_runs:
+            self._flush_runs()
+        if self._new_tasks:
+            self.write_many("insert_task", map(rows.task_insert, self._new_tasks))
+            self._written(self._new_tasks)
+        if self._changed_tasks:
+            self.write_many("update_task", map(rows.task_update, self._changed_tasks))
+            self._written(self._changed_tasks)
+
+    def _flush_runs(self) -> None:
+        if self._new_runs:
+            self.write_many("insert_run", map(rows.run_insert, self._new_runs))
+        if self._changed_runs:
+            self.write_many("update_run", map(rows.run_update, self._changed_runs))
+        for run in self._new_runs + self._changed_runs:
+            run.dirty = False
+        self._new_runs.clear()
+        self._changed_runs.clear()
+
+    def _written(self, tasks: list[TaskRow]) -> None:
+        for task in tasks:
+            task.dirty = False
+            task.output = None
+            if task.flags & rows.SOLO:
+                self.tasks.pop((task.run, task.idx), None)
+        tasks.clear()
+
+    def forget_run(self, run: str) -> None:
+        """Drop a run's rows from memory: they are about to be deleted."""
+        self.flush()
+        self.runs.pop(run, None)
+        for key in [key for key in self.tasks if key[0] == run]:
+            del self.tasks[key]
+
+    # --- graphs ------------------------------------------------------------------------------------------------------
+
+    def _definition(self, digest: str) -> bytes | None:
+        row = self.one("graph", (digest,))
+        return None if row is None else row[0]
+
+    def plan(self, run: RunRow) -> Plan:
+        return self.plans.get(run.definition)
+
+    def always(self, run: str, idx: int) -> bool:
+        """Whether a task is of a `when: always` step."""
+        node = self.task(run, idx).node
+        return self.plan(self.run(run)).nodes[node].when == "always"
+
+    # --- numbers and owners ------------------------------------------------------------------------------------------
+
+    def numbers(self, count: int) -> int:
+        """The first of `count` numbers never given out before, durably: tokens and places in queues."""
+        first = self._next + 1
+        self._next += count
+        if self._next > self._reserved:
+            self._reserved = self._next + NUMBERS_RESERVED
+            self.write("reserve", (self._reserved,))
+        return first
+
+    def owner_id(self, owner: Owner) -> int:
+        known = self._owners.get(owner)
+        if known is None:
+            arguments = (owner.instance, owner.slot, owner.incarnation, self.node)
+            known = int(self.one("insert_owner", arguments)[0])
+            self._know(owner, known, False)
+        return known
+
+    def owner(self, key: int) -> Owner:
+        return self._owner_names[key]
+
+    def retire(self, key: int) -> None:
+        self._retired.add(key)
+        self.write("retire_owner", (self.now, key))
+
+    def retired(self, key: int) -> bool:
+        return key in self._retired
+
+    def forget_owners(self, before: Micros) -> None:
+        """Those retired before then: nothing of theirs can still be on its way."""
+        for (key,) in self.all("prune_owners", (before,)):
+            owner = self._owner_names.pop(key, None)
+            self._retired.discard(key)
+            if owner is not None:
+                self._owners.pop(owner, None)
+
+    def _know(self, owner: Owner, key: int, retired: bool) -> None:
+        self._owners[owner] = key
+        self._owner_names[key] = owner
+        if retired:
+            self._retired.add(key)
+
+
+class _Group:
+    """The transaction around calls: the outermost `with` begins and commits, inner ones join it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._depth = 0
+        self._failure: BaseException | None = None
+
+    @property
+    def active(self) -> bool:
+        return self._depth > 0
+
+    def __enter__(self) -> None:
+        session = self._session
+        if self._failure is not None:
+            raise StoreUnavailable(f"an earlier call of this transaction failed: {self._failure}")
+        session.now = session.clock()
+        if self._depth == 0:
+            try:
+                session.begin()
+            except BaseException as error:
+                self._undo(error)
+        self._depth += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._depth -= 1
+        if error is not None:
+            if self._depth == 0 and not (isinstance(error, (Refused, NotFound, Invalid)) and self._session.untouched()):
+                self._undo(error)
+            if self._depth == 0:
+                self._session.commit()
+                return
+            if not isinstance(error, (Refused, NotFound, Invalid)):
+                self._failure = self._failure or self._seen(error)
+                raise self._failure from error
+            return
+        if self._depth == 0:
+            if self._failure is not None:
+                self._undo(StoreUnavailable(f"a call of this transaction failed: {self._failure}"))
+            try:
+                self._session.commit()
+            except BaseException as failure:
+                self._undo(failure)
+
+    def _undo(self, error: BaseException) -> None:
+        """Roll back, and raise what the caller should see."""
+        self._failure = None
+        self._session.rollback()
+        seen = self._seen(error)
+        if seen is error:
+            raise error
+        raise seen from error
+
+    def _seen(self, error: BaseException) -> BaseException:
+        return translate(error, self._session.path) if isinstance(error, sqlite3.Error) else error

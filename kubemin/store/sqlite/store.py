@@ -1,0 +1,236 @@
+"""`SqliteStore` and `SqliteReader`: the store interface of `store/base.py` over one SQLite file.
+
+Each method of the store is one transaction, or part of the one that `group()` holds open. The work is done by the
+modules beside this one; here is only what joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+
+from kubemin import clock as clocks
+from kubemin.clock import Micros, WallClock
+from kubemin.errors import Refused
+from kubemin.model.obstacles import Obstacles
+from kubemin.model.records import Accepted, Claim, Definition, Outcome, Owner, Rejection, RunView, Submission
+from kubemin.model.states import Cause, RunState
+from kubemin.store.base import SLICE, Blame, Change, QueueView, Retention, RunFilter, Stop, Verdict, WorkflowView
+from kubemin.store.sqlite.claims import Claims
+from kubemin.store.sqlite.control import Control
+from kubemin.store.sqlite.database import connect_reader, copy, queries, translated
+from kubemin.store.sqlite.duties import Duties
+from kubemin.store.sqlite.inputs import Inputs
+from kubemin.store.sqlite.intake import Intake
+from kubemin.store.sqlite.obstacles import obstacles
+from kubemin.store.sqlite.reading import Reads
+from kubemin.store.sqlite.session import Session
+from kubemin.store.sqlite.settle import Settler
+
+TASK_TIMEOUT = 1200.0  # seconds; the setting `taskTimeout` of steps without a time-out of their own
+
+T = TypeVar("T")
+
+
+class _Reading:
+    """The `Reader` methods, each within one snapshot."""
+
+    def _snapshot(self) -> AbstractContextManager[Reads]:
+        raise NotImplementedError
+
+    def run(self, run: str) -> RunView:
+        with self._snapshot() as reads:
+            return reads.run(run)
+
+    def runs(self, where: RunFilter) -> list[RunView]:
+        with self._snapshot() as reads:
+            return reads.runs(where)
+
+    def states(self, ids: Sequence[str]) -> dict[str, RunState]:
+        with self._snapshot() as reads:
+            return reads.states(ids)
+
+    def outputs(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        with self._snapshot() as reads:
+            return reads.outputs(ids)
+
+    def queues(self) -> list[QueueView]:
+        with self._snapshot() as reads:
+            return reads.queues()
+
+    def workflows(self) -> list[WorkflowView]:
+        with self._snapshot() as reads:
+            return reads.workflows()
+
+    def definition(self, name_or_hash: str) -> Definition | None:
+        with self._snapshot() as reads:
+            return reads.definition(name_or_hash)
+
+    def obstacles(self, run: str, step: str | None = None) -> Obstacles:
+        with self._snapshot() as reads:
+            return obstacles(reads, run, step)
+
+
+class SqliteReader(_Reading):
+    """Read-only, beside the daemon or without one. Opened when made; raises StoreUnavailable."""
+
+    def __init__(self, path: str) -> None:
+        self._path = str(path)
+        self._db = connect_reader(self._path)
+        self._reads = Reads(self._db, queries())
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Reads]:
+        with translated(self._path):
+            self._db.execute("BEGIN")
+            try:
+                yield self._reads
+            finally:
+                self._db.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class SqliteStore(_Reading):
+    """The one writer of the file; the caller holds the state-directory lock.
+
+    `instance` and `node` name this daemon and its machine; `task_timeout` (seconds) may be changed at any time.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        instance: str,
+        clock: WallClock = clocks.wall,
+        node: str = "",
+        task_timeout: float = TASK_TIMEOUT,
+    ) -> None:
+        self._session = Session(str(path), instance=instance, clock=clock, node=node)
+        self._inputs = Inputs(self._session)
+        self._settler = Settler(self._session, self._inputs)
+        self._intake = Intake(self._session, self._settler)
+        self._claims = Claims(self._session, self._settler, self._inputs, task_timeout)
+        self._control = Control(self._session, self._settler, self._inputs, self._intake)
+        self._duties = Duties(self._session, self._settler, self._intake)
+        self._session.on_rollback = self._forget
+        self._reads: Reads | None = None
+
+    def _forget(self) -> None:
+        self._settler.forget()
+        self._inputs.forget()
+        self._reads = None
+
+    def close(self) -> None:
+        self._session.close()
+
+    def group(self) -> AbstractContextManager[None]:
+        return self._session.group
+
+    def _call(self, operation: Callable[..., T], *arguments: Any) -> T:
+        with self._session.group:
+            return operation(*arguments)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Reads]:
+        with self._session.group:
+            self._session.flush()
+            if self._reads is None:
+                self._reads = Reads(self._session.db, self._session.sql)
+            yield self._reads
+
+    def changes(self) -> list[Change]:
+        return self._session.take_changes()
+
+    @property
+    def task_timeout(self) -> float:
+        return self._claims.task_timeout
+
+    @task_timeout.setter
+    def task_timeout(self, seconds: float) -> None:
+        self._claims.task_timeout = seconds
+
+    def backup(self, path: str) -> None:
+        """A consistent copy of everything committed, complete or not there at all. Not inside `group()`."""
+        if self._session.group.active:
+            raise Refused("a backup cannot be made inside a transaction")
+        copy(self._session.db, str(path), self._session.path)
+
+    # --- definitions and accepting -----------------------------------------------------------------------------------
+
+    def define(self, definitions: Sequence[Definition]) -> None:
+        self._call(self._duties.define, definitions)
+
+    def publish(self, definitions: Sequence[Definition]) -> dict[str, list[str]]:
+        return self._call(self._duties.publish, definitions)
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Accepted | Rejection]:
+        return self._call(self._intake.submit, submissions)
+
+    def stage(self, batch: str, submissions: bytes) -> None:
+        self._call(self._intake.stage, batch, submissions)
+
+    def seal(self, batch: str) -> int:
+        return self._call(self._intake.seal, batch)
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def claim(self, owner: Owner, queues: Sequence[str], limit: int) -> list[Claim]:
+        return self._call(self._claims.claim, owner, queues, limit)
+
+    def finish(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
+        return self._call(self._claims.finish, owner, outcomes)
+
+    def give_back(self, owner: Owner, claims: Sequence[tuple[str, int, int]]) -> int:
+        return self._call(self._claims.give_back, owner, claims)
+
+    def lose(self, owner: Owner, blame: Blame | None) -> list[tuple[str, int]]:
+        return self._call(self._claims.lose, owner, blame)
+
+    def recover(self, live: Sequence[Owner], started: dict[tuple[str, int], int]) -> int:
+        return self._call(self._claims.recover, live, started)
+
+    def running(self) -> list[tuple[Owner, str, int, int]]:
+        return self._call(self._control.running)
+
+    # --- control -----------------------------------------------------------------------------------------------------
+
+    def cancel(self, run: str, cause: Cause = Cause.CANCELLED) -> bool:
+        return self._call(self._control.cancel, run, cause)
+
+    def retry(self, run: str, step: str | None = None) -> int:
+        return self._call(self._control.retry, run, step)
+
+    def pause(self, queue: str) -> None:
+        self._call(self._control.pause, queue)
+
+    def resume(self, queue: str) -> None:
+        self._call(self._control.resume, queue)
+
+    def stops(self) -> list[Stop]:
+        return self._call(self._control.stops)
+
+    # --- duties ------------------------------------------------------------------------------------------------------
+
+    def promote(self, limit: int = SLICE) -> int:
+        return self._call(self._duties.promote, limit)
+
+    def expire(self, limit: int = SLICE) -> int:
+        return self._call(self._duties.expire, limit)
+
+    def advance(self, limit: int = SLICE) -> bool:
+        return self._call(self._duties.advance, limit)
+
+    def fire(self, workflow: str, slot: Micros, submission: Submission | None) -> bool:
+        return self._call(self._duties.fire, workflow, slot, submission)
+
+    def schedule_marks(self) -> dict[str, tuple[Definition, Micros]]:
+        return self._call(self._duties.schedule_marks)
+
+    def prune(self, retention: Retention, limit: int = SLICE) -> int:
+        return self._call(self._duties.prune, retention, limit)
+
+    def next_due(self) -> Micros | None:
+        return self._call(self._duties.next_due)
