@@ -6,10 +6,13 @@ section 2).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from kubemin import clock
@@ -43,14 +46,12 @@ def request(
     """Ask, and wait for the outcome's text. Raises Outcome when it failed, Unreachable, Refused."""
     pid = _daemon(settings)
     _become_daemons_user(pid, settings.runtime_dir)
-    id = run_id()
-    _write(settings, wanted.Wanted(request=id, workers=workers, drained=drained))
-    board = Scoreboard.open(scoreboard_path(settings))
-    try:
+    deadline = clock.monotonic() + timeout
+    with _alone(settings, deadline), closing(Scoreboard.open(scoreboard_path(settings))) as board:
+        wish = wanted.Wanted(request=run_id(), workers=workers, drained=drained)
+        _write(settings, wish)
         pidfile.send(pid_path(settings), number)
-        header = _answer(settings, board, id, timeout)
-    finally:
-        board.close()
+        header = _answer(settings, board, wish.request, deadline)
     if not header.outcome_ok:
         raise Outcome(header.outcome or "the daemon could not do it; see its log")
     return header.outcome
@@ -72,6 +73,28 @@ def _become_daemons_user(pid: int, runtime_dir: str) -> None:
         pass
 
 
+@contextmanager
+def _alone(settings: Settings, deadline: float) -> Iterator[None]:
+    """One request at a time: the file holds one wish, and a second would take the first one's place unread."""
+    fd = os.open(settings.runtime_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while not _lock(fd):
+            if clock.monotonic() >= deadline:
+                raise Unreachable("another kubeminctl waits for the daemon's answer; try again", code="no_answer")
+            time.sleep(LOOK)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _write(settings: Settings, wish: wanted.Wanted) -> None:
     try:
         wanted.write(settings.runtime_dir, wish)
@@ -84,8 +107,7 @@ def _write(settings: Settings, wish: wanted.Wanted) -> None:
         raise StoreUnavailable(f"cannot write in {settings.runtime_dir}: {exc.strerror}") from exc
 
 
-def _answer(settings: Settings, board: Scoreboard, id: str, timeout: float) -> Header:
-    deadline = clock.monotonic() + timeout
+def _answer(settings: Settings, board: Scoreboard, id: str, deadline: float) -> Header:
     while clock.monotonic() < deadline:
         header = board.read_header()
         if header is not None and header.request == id:
@@ -94,7 +116,7 @@ def _answer(settings: Settings, board: Scoreboard, id: str, timeout: float) -> H
             raise Unreachable("the daemon ended before it answered; see its log", code="no_daemon")
         time.sleep(LOOK)
     raise Unreachable(
-        f"the daemon has not answered in {timeout:g} s; it may still be at it: see `kubeminctl status` and its log",
+        "the daemon has not answered in time; it may still be at it: see `kubeminctl status` and its log",
         code="no_answer",
     )
 

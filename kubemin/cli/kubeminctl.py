@@ -135,6 +135,9 @@ def _run(arguments: list[str]) -> int:
         return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as exc:
+        render.note(exc.format_message())
+        return 2
     except click.ClickException as exc:
         render.error(_usage(exc), as_json=as_json)
         return 2

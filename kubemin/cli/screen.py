@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kubemin import clock
 from kubemin.cli import render
-from kubemin.cli.commands.status import state_word
+from kubemin.cli.commands.status import percent, state_word
 from kubemin.cli.pool import PoolState, Worker
 from kubemin.store.base import QueueView
 
@@ -125,9 +125,15 @@ class Screen:
 
 
 def _cells(worker: Worker) -> Iterator[str]:
-    progress = None if worker.progress is None else f"{worker.progress:.0%}"
     label = render.clean(worker.label)
-    for value in (worker.slot, worker.pid, worker.task, label, render.duration(worker.seconds), progress):
+    for value in (
+        worker.slot,
+        worker.pid,
+        worker.task,
+        label,
+        render.duration(worker.seconds),
+        percent(worker.progress),
+    ):
         yield "" if value is None else str(value)
 
 

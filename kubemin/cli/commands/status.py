@@ -10,7 +10,7 @@ from kubemin.cli.session import Session
 from kubemin.errors import StoreUnavailable
 from kubemin.store.base import QueueView
 
-HEADERS = ("WORKER", "PID", "STATUS", "TASK", "STEP", "FOR", "DONE")
+HEADERS = ("WORKER", "PID", "STATUS", "TASK", "STEP", "FOR", "PROGRESS", "DONE")
 
 
 @options.command(
@@ -49,7 +49,14 @@ def queues(session: Session) -> list[QueueView]:
 
 
 def _rows(pool: PoolState) -> list[tuple[object, ...]]:
-    return [(w.slot, w.pid, w.state, w.task, w.label, render.duration(w.seconds), w.done) for w in pool.workers]
+    return [
+        (w.slot, w.pid, w.state, w.task, w.label, render.duration(w.seconds), percent(w.progress), w.done)
+        for w in pool.workers
+    ]
+
+
+def percent(fraction: float | None) -> str | None:
+    return None if fraction is None else f"{fraction:.0%}"
 
 
 def _show_daemon(pool: PoolState) -> None:

@@ -8,6 +8,8 @@ import msgspec
 from kubemin.cli import options, render
 from kubemin.cli.session import Session
 from kubemin.errors import Invalid, Problem
+from kubemin.model.graph import Graph
+from kubemin.model.states import Kind
 
 
 @options.command(
@@ -26,7 +28,7 @@ def command(session: Session, files: tuple[str, ...]) -> int:
     for file in files:
         try:
             graph = load_workflow(file).graph
-            checked.append({"file": file, "workflow": graph.workflow, "steps": len(graph.nodes)})
+            checked.append({"file": file, "workflow": graph.workflow, "steps": _steps(graph)})
         except Invalid as exc:
             wrong.append((file, exc))
     if session.json:
@@ -37,6 +39,11 @@ def command(session: Session, files: tuple[str, ...]) -> int:
         for _, invalid in wrong:
             render.error(invalid, as_json=False)
     return 2 if wrong else 0
+
+
+def _steps(graph: Graph) -> int:
+    """As users count them: a group is one, its gate none."""
+    return sum(node.kind is not Kind.GATE for node in graph.nodes)
 
 
 def _document(checked: list[dict[str, object]], wrong: list[tuple[str, Invalid]]) -> None:
