@@ -6,6 +6,10 @@ By the constant message that is logged. `journalctl -t kubemin --output=verbose`
 from __future__ import annotations
 
 MESSAGE_IDS: dict[str, str] = {
+    "ready": "3cbb5124246f48d7ba5dde5e3bb5fe48",
+    "stopping": "3602fc08edf2459e8f37264998cf3bcf",
+    "reloading": "cbb74e9f77454b85b53913703f775928",
+    "the daemon cannot go on": "42b94e9105ea4058afa2c5e34ccd393b",
     "run finished": "f265ed826757421aaa8671899b3a55e0",
     "run cancelled": "5a44302b24d84700ae165599e31b81e2",
     "task finished": "8195f3e24bcd441a9f49fb93ccb4400f",

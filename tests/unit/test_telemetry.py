@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from kubemin.telemetry import journal, log, streams, text
 from kubemin.telemetry.events import MESSAGE_IDS
 
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "from kubemin.telemetry import log\n"
 
 
@@ -444,6 +446,13 @@ def test_auto_is_the_journal_only_when_systemd_gave_us_its_stream(journald: sock
 def test_main_events_have_ids_of_their_own() -> None:
     assert len(set(MESSAGE_IDS.values())) == len(MESSAGE_IDS)
     assert all(len(number) == 32 and int(number, 16) for number in MESSAGE_IDS.values())
+
+
+def test_main_events_are_logged_under_these_very_words() -> None:
+    source = "\n".join(path.read_text() for path in (ROOT / "kubemin").rglob("*.py") if path.name != "events.py")
+    transitions = r"(run|task) (finished|cancelled|retrying|requeued|quarantined|fenced)"  # of store.base.Change
+    for message in MESSAGE_IDS:
+        assert f'"{message}"' in source or re.fullmatch(transitions, message), message
 
 
 # --- speed -----------------------------------------------------------------------------------------------------------
