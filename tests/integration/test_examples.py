@@ -82,7 +82,7 @@ def test_host_report(tmp_path: Path) -> None:
     assert text.startswith(f"Report of {socket.gethostname()}")
     for section in ("System", "Memory", "Disks", "Biggest files of", "Listening", "Logged in", "Kernel warnings"):
         assert f"\n{section}" in text
-    assert result.tasks["report/show"]["stdoutTail"].startswith(text.strip()[:200])
+    assert result.tasks["show"]["stdoutTail"].startswith(text.strip()[:200])
     assert result.output("report/save") == {"file": str(report)}
     assert result.states()["alert"] == "skipped"
     assert list(tmp_path.iterdir()) == [report]  # no temporary file is left
@@ -93,7 +93,7 @@ def test_host_report_tells_when_it_cannot_be_written(tmp_path: Path) -> None:
     result = run(WORKFLOWS / "host-report.yaml", file=str(tmp_path / "missing" / "report.txt"))
     assert (result.code, result.run["status"]) == (1, "failed")
     assert result.states()["report/save"] == "failed"
-    assert result.states()["report/show"] == "skipped"
+    assert result.states()["show"] == "skipped"
     assert result.states()["alert"] == "completed"
     assert "made no report" in result.tasks["alert"]["stderrTail"]
 
