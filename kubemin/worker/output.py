@@ -24,6 +24,7 @@ from kubemin.steps.capture import Allowance, Capture, Emit, Masks
 from kubemin.worker import kernel
 
 _CHUNK: Final = 256 * 1024
+_ROUNDS: Final = 16  # of taking, against a writer that never pauses: its next write calls again
 _FORGET: Final = 1024 * 1024  # bytes taken from a file before their memory is given back
 
 STREAMS: Final = ("stdout", "stderr")
@@ -79,7 +80,8 @@ class PythonOutput:
         self._rate = lines_per_second
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._busy = False  # a signal handler may come in while its own thread is in a capture
+        self._busy = False  # a signal handler comes in while its own thread is at work here
+        self._news = False  # the files may hold more than was taken
         self._emit: Callable[[], Emit] | None = None
         self._masks: Iterable[str] = ()
         self._captures: dict[str, Capture] = {}
@@ -119,6 +121,8 @@ class PythonOutput:
                 return
             self._absorb()  # what a child has printed before comes before
             self._feed(stream, data)
+            if self._news:
+                self._absorb()
 
     def flush_c(self) -> None:
         """Bring out half a line that C code holds; not on the hot path."""
@@ -136,9 +140,18 @@ class PythonOutput:
         return _tail(captures.get("stdout")), _tail(captures.get("stderr"))
 
     def _absorb(self) -> None:
-        for stream, file in self._files.items():
-            for data in file.read():
-                self._feed(stream, data)
+        """Take what the files hold. With the lock held, and not from within itself."""
+        self._busy = self._news = True
+        try:
+            for _ in range(_ROUNDS):
+                if not self._news:
+                    break
+                self._news = False
+                for stream, file in self._files.items():
+                    for data in file.read():
+                        self._capture(stream).feed(data)
+        finally:
+            self._busy = False
 
     def _feed(self, stream: str, data: bytes) -> None:
         self._busy = True
@@ -158,14 +171,14 @@ class PythonOutput:
         return capture
 
     def _on_write(self, *_: object) -> None:
+        for file in self._files.values():
+            file.rearm()  # whoever takes the news: a write that comes in between sends another signal
+        self._news = True
         if not self._lock.acquire(blocking=False):
-            return  # whoever holds it takes what is there
+            return  # the thread that holds it looks again
         try:
-            if self._busy:
-                return
-            for file in self._files.values():
-                file.rearm()  # before reading: a write that comes in between sends another signal
-            self._absorb()
+            if not self._busy:
+                self._absorb()
         finally:
             self._lock.release()
 

@@ -1,0 +1,442 @@
+"""Python steps in a real worker: results, failures, output, what a task can ask, what it must not leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worker_harness import WorkerProcess
+
+from kubemin.config.settings import Output, Python, Recycle
+from kubemin.model.states import Cause, TaskState
+
+FUNCTIONS = """
+import math, os, signal, subprocess, sys, threading, time
+from datetime import date
+
+def add(a, b=0): return a + b
+def give(what):
+    return {
+        "nan": math.nan, "inf in list": [1, -math.inf], "set": {1}, "bytes": b"x", "int key": {1: 2},
+        "date": date(2026, 11, 24), "nested": {"a": [{"b": (1, {2})}]}, "object": object(),
+        "large": "x" * 65537, "surrogate": "\\ud800", "huge": 2 ** 80, "tuple": (1, (2, 3)),
+        "none": None, "text": "grüß", "float": 1.5,
+    }[what]
+def deep():
+    value = []
+    for _ in range(100_000): value = [value]
+    return value
+def fail(): raise ValueError("no such\\nplace")
+def fail_oddly():
+    class Odd(Exception):
+        def __str__(self): raise RuntimeError
+    raise Odd
+def leave(code=None): sys.exit(code)
+def interrupt(): raise KeyboardInterrupt
+def no_memory(): raise MemoryError("10 TiB")
+def recurse(): return recurse()
+async def later(): return 1
+
+def speak():
+    print("from print")
+    os.write(1, b"from os.write\\n")
+    subprocess.run(["sh", "-c", "echo from a child; echo its error >&2"], check=True)
+    sys.stderr.write("half ")
+    sys.stderr.write("line\\n")
+    sys.stdout.buffer.write(b"bytes \\xff\\n")
+    print("no newline", end="")
+def speak_c(text):
+    import ctypes
+    libc = ctypes.CDLL(None)
+    libc.printf(text.encode() + b"\\n")
+def flood(megabytes):
+    subprocess.run(["sh", "-c", f"yes xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx | head -c {megabytes}M"], check=True)
+    with open("/proc/self/status") as f: status = f.read()
+    blocks = max(os.fstat(n).st_blocks for n in (1, 2)) * 512
+    return {"peak": int(status.split("VmHWM:")[1].split()[0]) * 1024, "blocks": blocks}
+def flood_python(megabytes):
+    line = "x" * 1023
+    for _ in range(megabytes * 1024): print(line)
+    with open("/proc/self/status") as f: return int(f.read().split("VmHWM:")[1].split()[0]) * 1024
+def environ(*names): return [os.environ.get(n) for n in names]
+def tell(name):
+    print("the secret is", os.environ[name])
+    return name
+
+def task():
+    import kubemin.task
+    t = kubemin.task.current_task()
+    t.progress(0.5)
+    return [t.id, t.run, t.step, t.token, t.attempt, t.cancelled, 0 < t.deadline_seconds <= 30]
+def until_cancelled(how="return"):
+    import kubemin.task
+    t = kubemin.task.current_task()
+    while not t.cancelled: time.sleep(0.005)
+    if how == "raise": raise RuntimeError("stopping")
+    return "partial"
+def touch_and_wait(path, seconds=30):
+    try:
+        open(path, "w").close()
+        time.sleep(seconds)
+    finally:
+        open(path + ".cleaned", "w").close()
+    return "done"
+def swallow(path):
+    try:
+        open(path, "w").close()
+        time.sleep(30)
+    except BaseException:
+        return "swallowed"
+def wrap(path):
+    try:
+        open(path, "w").close()
+        time.sleep(30)
+    except BaseException as e:
+        raise RuntimeError("wrapped") from e
+
+def soil(what):
+    if what == "thread": threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+    elif what == "descriptor": os.open("/dev/null", os.O_RDONLY)
+    elif what == "closed": os.close(1)
+    elif what == "directory": os.chdir("/")
+    elif what == "umask": os.umask(0)
+    elif what == "environment": os.environ["LEFT"] = "1"
+    elif what == "signals": signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif what == "mask": signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    elif what == "child": return subprocess.Popen(["sleep", "60"]).pid
+    elif what == "daemon":
+        script = "setsid sleep 60 >/dev/null 2>&1 & echo $!"
+        return int(subprocess.run(["sh", "-c", script], capture_output=True).stdout)
+    return os.getpid()
+def streams(): sys.stdout = sys.stderr = None
+def die(how):
+    if how == "segv": os.kill(os.getpid(), signal.SIGSEGV)
+    os._exit(0)
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    workers: list[WorkerProcess] = []
+
+    def start(**changes: Any) -> WorkerProcess:
+        workers.append(WorkerProcess(tmp_path, FUNCTIONS, **changes))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.close()
+
+
+@pytest.fixture
+def worker(start: Callable[..., WorkerProcess]) -> WorkerProcess:
+    return start()
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_and_result(worker: WorkerProcess) -> None:
+    outcome = worker.run("add", 1, b=2)
+    assert (outcome.state, outcome.cause, bytes(outcome.output or b"")) == (TaskState.COMPLETED, None, b"3")
+    assert outcome.started <= outcome.finished
+    assert outcome.usage is not None and outcome.usage.memory > 1_000_000
+    assert worker.run("give", "none").output is None
+
+
+@pytest.mark.parametrize(("what", "value"), [("tuple", [1, [2, 3]]), ("huge", 2**80), ("text", "grüß"), ("float", 1.5)])
+def test_json_results(worker: WorkerProcess, what: str, value: Any) -> None:
+    assert json.loads(bytes(worker.run("give", what).output or b"")) == value
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("nan", "the result is nan"),
+        ("inf in list", "the result[1] is -inf"),
+        ("set", "type set"),
+        ("bytes", "type bytes"),
+        ("int key", "the key 1"),
+        ("date", "type date"),
+        ("nested", "the result.a[0].b[1] is of type set"),
+        ("object", "no JSON form"),
+        ("large", "65539 bytes"),
+        ("surrogate", "no JSON form"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused(worker: WorkerProcess, what: str, message: str) -> None:
+    outcome = worker.run("give", what)
+    assert (outcome.state, outcome.cause) == (TaskState.FAILED, Cause.OUTPUT)
+    assert message in outcome.message
+
+
+def test_nesting_without_end_and_coroutines_are_refused(worker: WorkerProcess) -> None:
+    assert worker.run("deep").cause is Cause.OUTPUT
+    assert "coroutine" in worker.run("later").message
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_exception_is_told_with_its_place(worker: WorkerProcess) -> None:
+    outcome = worker.run("fail")
+    assert (outcome.state, outcome.cause) == (TaskState.FAILED, Cause.EXCEPTION)
+    assert outcome.message == "ValueError: no such place"
+    assert "work.py" in outcome.stderr and "in fail" in outcome.stderr
+    assert "kubemin/" not in outcome.stderr
+    assert ("stderr", "ValueError: no such") in worker.lines()
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "cause", "code"),
+    [
+        ("leave", [], Cause.EXIT, 0),
+        ("leave", [3], Cause.EXIT, 3),
+        ("leave", ["sorry"], Cause.EXIT, 1),
+        ("interrupt", [], Cause.EXIT, 130),
+        ("no_memory", [], Cause.OOM, None),
+        ("recurse", [], Cause.EXCEPTION, None),
+        ("fail_oddly", [], Cause.EXCEPTION, None),
+        ("add", [], Cause.EXCEPTION, None),
+    ],
+)
+def test_other_ends_have_their_causes(
+    worker: WorkerProcess, function: str, args: list[Any], cause: Cause, code: int | None
+) -> None:
+    outcome = worker.run(function, *args)
+    assert (outcome.state, outcome.cause, outcome.exit_code) == (TaskState.FAILED, cause, code)
+    assert worker.run("add", 1).state is TaskState.COMPLETED  # and the worker lives
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("os:system", "not admitted; add it, or a pattern such as os:*"),
+        ("missing:f", "no module missing"),
+        ("broken:f", "cannot import broken: ZeroDivisionError"),
+        ("work:nothing", "no function nothing"),
+        ("work:os", "is a module, not a function"),
+        ("work", "not of the form"),
+        (5, "not of the form"),
+    ],
+)
+def test_what_cannot_be_called(worker: WorkerProcess, path: Any, message: str) -> None:
+    (worker.folder / "functions" / "broken.py").write_text("1 / 0\n")
+    worker.give({"python": path})
+    outcome = worker.outcome()
+    assert (outcome.state, outcome.cause) == (TaskState.FAILED, Cause.START)
+    assert message in outcome.message
+
+
+def test_nothing_is_admitted_by_default(start: Callable[..., WorkerProcess]) -> None:
+    worker = start(python=Python())
+    assert "python.allow" in worker.run("add", 1).message
+
+
+def test_a_module_that_appears_later_is_found(worker: WorkerProcess) -> None:
+    worker.give({"python": "missing:f"})
+    assert worker.outcome().cause is Cause.START
+    (worker.folder / "functions" / "missing.py").write_text("def f(): return 'here'\n")
+    worker.give({"python": "missing:f"})
+    assert worker.outcome().state is TaskState.COMPLETED
+
+
+def test_references_are_filled_in(worker: WorkerProcess) -> None:
+    import msgspec
+
+    work = {"python": "work:add", "args": ["${{ item.n }}"], "with": {"b": "${{ steps.extract.output }}"}}
+    worker.give(work, inputs=msgspec.Raw(b'{"item":{"n":2},"steps":{"extract":40}}'))
+    assert bytes(worker.outcome().output or b"") == b"42"
+    worker.give(work, inputs=msgspec.Raw(b'{"item":{"n":2},"steps":{}}'))
+    assert worker.outcome().cause is Cause.REFERENCE
+
+
+@pytest.mark.parametrize("how", ["segv", "exit"])
+def test_a_worker_that_dies_leaves_its_record(worker: WorkerProcess, how: str) -> None:
+    claim = worker.call("die", how)
+    assert worker.wait() == (-signal.SIGSEGV if how == "segv" else 0)
+    record = worker.record()
+    assert (record.state, record.run, record.idx, record.token) == ("running", claim.run, claim.idx, claim.token)
+    assert worker.reports.try_recv() is None
+
+
+# --- output -----------------------------------------------------------------------------------------------------------
+
+
+def test_all_output_reaches_log_and_tails_in_order(worker: WorkerProcess) -> None:
+    outcome = worker.run("speak")
+    assert outcome.stdout == "from print\nfrom os.write\nfrom a child\nbytes \ufffd\nno newline"
+    assert outcome.stderr == "its error\nhalf line\n"
+    lines = worker.lines()
+    assert [line for stream, line in lines if stream == "stdout"] == outcome.stdout.splitlines()
+    assert [line for stream, line in lines if stream == "stderr"] == outcome.stderr.splitlines()
+    silent = worker.run("add", 1)
+    assert (silent.stdout, silent.stderr) == ("", "")
+
+
+def test_c_code_prints_into_its_own_task(worker: WorkerProcess) -> None:
+    assert worker.run("speak_c", "first").stdout == "first\n"
+    assert worker.run("speak_c", "second").stdout == "second\n"
+
+
+def test_a_child_that_prints_without_end_costs_no_memory(worker: WorkerProcess) -> None:
+    worker.call("flood", 300)
+    outcome = worker.outcome(60)
+    used = json.loads(bytes(outcome.output or b""))
+    assert used["peak"] < 150 * 1024**2
+    assert used["blocks"] < 100 * 1024**2
+    assert len(outcome.stdout) == 64 * 1024
+    assert len(worker.lines()) < 10_000  # the rest is counted
+
+
+def test_python_that_prints_without_end_costs_no_memory(start: Callable[..., WorkerProcess]) -> None:
+    worker = start(output=Output(lines_per_second=50))
+    worker.call("flood_python", 30)
+    outcome = worker.outcome(60)
+    assert int(bytes(outcome.output or b"0")) < 150 * 1024**2
+    assert any("dropped" in line for _, line in worker.lines())
+
+
+def test_a_step_that_takes_the_streams_away(worker: WorkerProcess) -> None:
+    worker.run("streams")
+    assert worker.run("speak").stdout.startswith("from print\n")
+
+
+# --- environment and secrets ------------------------------------------------------------------------------------------
+
+
+def test_env_lasts_as_long_as_the_step(worker: WorkerProcess) -> None:
+    worker.give({"python": "work:environ", "args": ["COLOUR", "N"], "env": {"COLOUR": "blue", "N": 5}})
+    assert bytes(worker.outcome().output or b"") == b'["blue","5"]'
+    assert bytes(worker.run("environ", "COLOUR").output or b"") == b"[null]"
+
+
+def test_secrets_are_read_late_and_masked(start: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    worker = start(secrets_dir=str(tmp_path / "secrets"))
+    work = {"python": "work:tell", "args": ["PW"], "env": {"PW": {"secret": "db"}}}
+    worker.give(work)
+    assert "put it there" in worker.outcome().message
+    (tmp_path / "secrets" / "db").write_text("hunter2hunter2\n")
+    worker.give(work)
+    outcome = worker.outcome()
+    assert outcome.state is TaskState.COMPLETED
+    assert outcome.stdout == "the secret is ***\n"
+    assert "hunter2" not in worker.log_text()
+
+
+# --- the running task -------------------------------------------------------------------------------------------------
+
+
+def test_current_task(worker: WorkerProcess) -> None:
+    claim = worker.call("task")
+    expected = [claim.task, claim.run, "load", claim.token, 1, False, True]
+    assert json.loads(bytes(worker.outcome().output or b"")) == expected
+    messages = [r["message"] for r in worker.log_records()]
+    assert f"Worker 3 executing task {claim.task}" in messages
+
+
+@pytest.mark.parametrize("how", ["return", "raise"])
+def test_a_step_that_sees_its_cancellation(worker: WorkerProcess, how: str) -> None:
+    claim = worker.call("until_cancelled", how)
+    worker.running(claim.token)
+    worker.cancel(claim.token - 1)  # somebody else's
+    worker.cancel(claim.token, Cause.RUN_TIMEOUT)
+    outcome = worker.outcome()
+    assert (outcome.state, outcome.cause) == (TaskState.CANCELLED, Cause.RUN_TIMEOUT)
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+def test_term_lets_the_step_finish_and_takes_no_other(worker: WorkerProcess, tmp_path: Path) -> None:
+    first = worker.call("touch_and_wait", str(tmp_path / "f"), 0.3)
+    second = worker.call("add", 1)
+    worker.until((tmp_path / "f").exists)
+    worker.signal(signal.SIGTERM)
+    outcome = worker.outcome()
+    assert (outcome.token, outcome.state) == (first.token, TaskState.COMPLETED)
+    assert worker.wait() == 0
+    packet = worker.tasks_reader.try_recv()
+    assert packet is not None and str(second.token).encode() in packet[1]  # still there, to be taken back
+
+
+def test_term_ends_an_idle_worker_at_once(worker: WorkerProcess) -> None:
+    worker.until(lambda: worker.record().state == "idle")
+    begun = time.monotonic()
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert time.monotonic() - begun < 1.0
+
+
+@pytest.mark.parametrize("function", ["touch_and_wait", "wrap"])
+def test_int_puts_the_task_back(worker: WorkerProcess, tmp_path: Path, function: str) -> None:
+    worker.call(function, str(tmp_path / "f"))
+    worker.until((tmp_path / "f").exists)
+    worker.signal(signal.SIGINT)
+    outcome = worker.outcome(2.0)
+    assert (outcome.state, outcome.cause) == (None, Cause.DRAIN)
+    assert worker.wait() == 0
+    assert function == "wrap" or (tmp_path / "f.cleaned").exists()
+
+
+def test_a_step_that_ends_well_although_interrupted_has_ended_well(worker: WorkerProcess, tmp_path: Path) -> None:
+    worker.call("swallow", str(tmp_path / "f"))
+    worker.until((tmp_path / "f").exists)
+    worker.signal(signal.SIGINT)
+    assert bytes(worker.outcome(2.0).output or b"") == b'"swallowed"'
+    assert worker.wait() == 0
+
+
+# --- hygiene ----------------------------------------------------------------------------------------------------------
+
+LEFT = {
+    "thread": "1 more threads",
+    "descriptor": "1 open descriptors (/dev/null)",
+    "closed": "closed or replaced",
+    "directory": "the working directory is /",
+    "umask": "the umask is 000",
+    "environment": "LEFT",
+    "signals": "SIGTERM",
+    "mask": "blocked",
+    "child": "processes",
+    "daemon": "processes",
+}
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_a_worker_that_was_left_unclean_is_replaced(worker: WorkerProcess, what: str) -> None:
+    outcome = worker.run("soil", what)
+    assert outcome.state is TaskState.COMPLETED
+    assert worker.wait() == 0
+    reasons = [r["reason"] for r in worker.log_records() if r["message"] == "worker is replaced"]
+    assert len(reasons) == 1 and LEFT[what] in reasons[0]
+    if what in ("child", "daemon"):
+        assert not os.path.exists(f"/proc/{bytes(outcome.output or b'').decode()}")
+
+
+def test_a_clean_worker_stays(worker: WorkerProcess) -> None:
+    for _ in range(20):
+        assert worker.run("speak").state is TaskState.COMPLETED
+        assert worker.run("fail").state is TaskState.FAILED
+    worker.until(lambda: worker.record().state == "idle" and worker.record().done == 40)
+    assert "left something" not in worker.log_text()
+
+
+def test_recycling(start: Callable[..., WorkerProcess]) -> None:
+    worker = start(recycle=Recycle(max_tasks=2))
+    worker.call("add", 1)
+    worker.call("add", 2)
+    worker.call("add", 3)
+    assert worker.wait() == 0
+    assert [worker.outcome().token, worker.outcome().token] == [1, 2]
+    assert worker.tasks_reader.try_recv() is not None
+    worker = start(recycle=Recycle(max_memory=1))
+    worker.call("add", 1)
+    assert worker.wait() == 0
