@@ -186,3 +186,7 @@ def main(argv: Sequence[str]) -> int:
         log.exception("kubemind failed unexpectedly; please report this", exc)
         return 1
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -294,7 +294,7 @@ TABLE: tuple[Key, ...] = (
     Key(
         "log.format",
         Kind.CHOICE,
-        _LIVE,
+        _RESTART,
         "auto: journald when started by systemd, else text",
         choices=("auto", "journald", "text", "json"),
     ),

@@ -250,18 +250,23 @@ def _tell_dropped() -> None:
 
 
 def _open() -> None:
-    wanted = _state.format_wanted
-    if wanted == "auto":
-        wanted = "journald" if _state.journal or _journal_expected() else "text"
-    if wanted == "journald":
+    first = not _state.format
+    _state.format = _available_format()
+    if _state.format == "journald":
         _open_journal()
     else:
         _open_stream()
-    _state.format = wanted
+    if first and _state.format_wanted not in ("auto", _state.format):
+        warning("there is no journal on this machine; the log goes to standard error", socket=SOCKET)
 
 
-def _journal_expected() -> bool:
-    return os.path.exists(SOCKET) and started_by_systemd()
+def _available_format() -> str:
+    """What is wanted, or text where that cannot be had. A process whose parent had the journal has it too."""
+    wanted = _state.format_wanted
+    if wanted in ("auto", "journald") and _state.journal is None:
+        there = os.path.exists(SOCKET) and (wanted == "journald" or started_by_systemd())
+        return "journald" if there else "text"
+    return "journald" if wanted == "auto" else wanted
 
 
 def _open_journal() -> None:
@@ -269,7 +274,10 @@ def _open_journal() -> None:
     old = _state.journal
     if old is not None and old.alive():
         old.close()
-    _state.journal = Journal(SOCKET)
+    try:
+        _state.journal = Journal(SOCKET)
+    except OSError:  # no descriptor is left
+        _state.journal = None
 
 
 def _open_stream() -> None:

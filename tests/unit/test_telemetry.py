@@ -443,6 +443,12 @@ def test_auto_is_the_journal_only_when_systemd_gave_us_its_stream(journald: sock
         assert not journal.started_by_systemd(null.fileno(), "1:2") and not journal.started_by_systemd(9999, stream)
 
 
+def test_where_there_is_no_journal_the_log_goes_to_standard_error() -> None:
+    code = "log.SOCKET = '/no/such/socket'\nlog.configure(format='journald')\nlog.configure(role='b')\nlog.info('m')"
+    told, line = run(code).stderr.decode().splitlines()
+    assert "there is no journal on this machine" in told and line.endswith("b: m")
+
+
 def test_main_events_have_ids_of_their_own() -> None:
     assert len(set(MESSAGE_IDS.values())) == len(MESSAGE_IDS)
     assert all(len(number) == 32 and int(number, 16) for number in MESSAGE_IDS.values())
