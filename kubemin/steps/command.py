@@ -65,7 +65,7 @@ def execute(step: Step, containment: Containment) -> Ended:
         ended, failure, _ = _supervise(program.execute, step, containment)
     except StartFailed as exc:
         return exc.ended()
-    if failure is not None and ended.cause is not Cause.TIMEOUT and ended.state is TaskState.FAILED:
+    if failure is not None and ended.state is TaskState.FAILED:
         return _not_started(ended, _why_not_started(failure, step, program))
     return ended
 

@@ -14,7 +14,7 @@ from stepping import Bench, containment, in_worker, open_descriptors, processes_
 
 from kubemin.model.states import Cause, TaskState
 from kubemin.steps.base import Ended
-from kubemin.steps.containment import delegation, find_delegated, prepare_delegation
+from kubemin.steps.containment import delegation, find_delegated, kill_slot, prepare_delegation
 from kubemin.steps.containment.delegation import Delegation
 from kubemin.steps.containment.group import GroupContainment
 from kubemin.steps.containment.groups import ControlGroup
@@ -224,6 +224,24 @@ def test_what_a_predecessor_left_is_killed_at_the_start(delegated: Delegation, t
     in_worker(leave)
     assert in_worker(start) == (delegated.root.path, ["daemon"])
     assert not alive(int(pid_file.read_text()))
+
+
+def test_a_worker_killed_in_mid_step(delegated: Delegation, tmp_path: Path) -> None:
+    """The supervisor's part is one write; the slot's next worker finds nothing."""
+    where = tmp_path / "pid"
+    code = DAEMON + "time.sleep(1000)"
+
+    def killed() -> bool:
+        if (worker := os.fork()) == 0:
+            Bench(tmp_path).run({"run": [PYTHON, "-c", code, str(where)]})
+        assert wait_until(lambda: where.exists() and where.read_text() != "")
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        kill_slot(0)
+        return wait_until(lambda: not alive(int(where.read_text())))
+
+    assert in_worker(killed)
+    assert run(tmp_path, {"run": ["true"]}).state is TaskState.COMPLETED
 
 
 def test_nothing_is_left_after_many_steps(delegated: Delegation, tmp_path: Path) -> None:

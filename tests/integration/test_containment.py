@@ -184,6 +184,28 @@ def test_limits_with_best_effort_are_recorded(tmp_path: Path) -> None:
     assert (ended.state, ended.unenforced) == (TaskState.COMPLETED, ("memory", "cpu"))
 
 
+MEMORY_V1 = Path("/sys/fs/cgroup/memory")
+
+
+@pytest.mark.skipif(not os.access(MEMORY_V1 / "cgroup.procs", os.W_OK), reason="needs a writable memory cgroup (v1)")
+def test_a_kill_for_memory_is_told_from_others(tmp_path: Path) -> None:
+    """The kernel's count of such kills, which every kernel has; made to happen by a group around the whole worker."""
+    group = MEMORY_V1 / f"kubemin-test-{os.getpid()}"
+    group.mkdir()
+
+    def both() -> list[Cause | None]:
+        (group / "memory.limit_in_bytes").write_text(str(100 << 20))
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        bench = Bench(tmp_path)
+        code = "import os; x = bytearray(os.cpu_count() and 400 << 20)"
+        return [bench.run({"run": [PYTHON, "-c", code]}).cause, bench.shell("kill -KILL $$").cause]
+
+    try:
+        assert in_worker(both) == [Cause.OOM, Cause.SIGNAL]
+    finally:
+        group.rmdir()
+
+
 # --- calls ---
 
 

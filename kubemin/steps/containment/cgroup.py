@@ -69,10 +69,12 @@ class CgroupContainment(Containment):
         super().__init__(slot, lines_per_second)
         self.enforceable = delegation.controllers
         self._group = delegation.root.child(f"{STEP}{slot}")
+        self._clear()
 
     def _make_cell(self, limits: Limits, unenforced: tuple[str, ...]) -> Cell:
         try:
-            self._fresh_group()
+            self._clear()
+            self._group.make()
             self._apply(limits, unenforced)
             return CgroupCell(self._group, unenforced)
         except OSError as exc:
@@ -81,11 +83,10 @@ class CgroupContainment(Containment):
                 raise StartFailed(f"limits cannot be set in {self._group.path}: {exc.strerror}") from exc
             return GroupCell(unenforced)
 
-    def _fresh_group(self) -> None:
-        """Whatever an earlier worker of this slot left in the group dies first."""
+    def _clear(self) -> None:
+        """What an earlier worker of this slot left in the group dies first."""
         if os.path.isdir(self._group.directory):
             self._group.destroy()
-        self._group.make()
 
     def _apply(self, limits: Limits, unenforced: tuple[str, ...]) -> None:
         group = self._group

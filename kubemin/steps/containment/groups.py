@@ -110,6 +110,8 @@ class ControlGroup:
                 break
             self.signal(signal.SIGKILL)
             self.await_empty(0.1)
+        with suppress(OSError):
+            self.write("cgroup.freeze", "0")
 
     def await_empty(self, seconds: float) -> bool:
         """Wait until no living process is left; False when that took too long. cgroup.events wakes poll with

@@ -143,16 +143,18 @@ def terminate_descendants() -> None:
 def kill_descendants(seconds: float = SWEEP_SECONDS) -> Swept:
     """Kill and reap everything below this process; afterwards it has no child, unless `left` says otherwise."""
     swept = Swept()
+    killed: set[tuple[int, int]] = set()
     deadline = clock.monotonic() + seconds
     while has_children():
         alive = _freeze(deadline)
-        swept.killed += sum(send(process, signal.SIGKILL) for process in alive)
+        killed.update((process.pid, process.start) for process in alive if send(process, signal.SIGKILL))
         _reap_children(swept)
         if clock.monotonic() > deadline:
             swept.left = [process.pid for process in descendants(os.getpid()) if not process.dead]
             break
         _await_death(alive)
         _reap_children(swept)
+    swept.killed = len(killed)
     return swept
 
 
