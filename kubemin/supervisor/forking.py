@@ -104,13 +104,14 @@ class Forker:
 
 def _close(fds: Iterable[int]) -> None:
     """Close descriptors, in as few calls as there are gaps between them."""
-    start = end = -1
+    runs: list[tuple[int, int]] = []  # [start, end)
     for fd in sorted(fds):
-        if fd != end:
-            os.closerange(start, end)
-            start = fd
-        end = fd + 1
-    os.closerange(start, end)
+        if runs and runs[-1][1] == fd:
+            runs[-1] = runs[-1][0], fd + 1
+        else:
+            runs.append((fd, fd + 1))
+    for start, end in runs:
+        os.closerange(start, end)
 
 
 def _flush() -> None:

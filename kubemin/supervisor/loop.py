@@ -67,8 +67,8 @@ class Supervisor:
             self.reap(now)
             self.hear_coordinator()
             self.pool.enforce_deadlines(now)
-            self.pool.maintain(now)
             self.keeper.maintain(now)
+            self.pool.maintain(now)
             self.reload.maintain(now)
             self.stop.maintain(now)
             self.give_up_if_hopeless(now)
@@ -130,12 +130,13 @@ class Supervisor:
 
     def announce(self, now: float) -> None:
         """Readiness, the scoreboard's header, the service manager."""
-        if not self.ready and self.keeper.ready and self.reload.checked and self.pool.complete():
-            self.ready = True
+        became_ready = not self.ready and self.keeper.ready and self.reload.checked and self.pool.complete()
+        self.ready |= became_ready
+        self._publish()
+        if became_ready:
             seconds = round(boottime() - self._started, 3)
             log.info("ready", workers=self.pool.want, node=self.node.settings.node_id, seconds=seconds)
             self.notify.ready()
-        self._publish()
         if self.notify.active and now >= self._next_status:
             self._next_status = now + TELL_SECONDS
             self.notify.status(self._status())

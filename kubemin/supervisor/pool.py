@@ -29,6 +29,7 @@ LOOK_SECONDS = 0.2  # between two looks at the deadlines; one that is known is m
 START_LOOK = 0.005  # between two looks while a worker starts
 ROLL_LOOK = 0.05  # the same while workers are replaced
 CANNOT_START = 3  # workers in a row that died before they were idle, with none ever idle: give up
+STARTED = (SlotState.IDLE, SlotState.RUNNING, SlotState.STOPPING)
 
 
 class Told(Protocol):
@@ -190,7 +191,7 @@ class Pool:
         for life in self.lives():
             if not life.was_idle:
                 record = self.record(life)
-                if record is not None and record.state in (SlotState.IDLE, SlotState.RUNNING):
+                if record is not None and record.state in STARTED:
                     life.was_idle = self._ever_idle = True
                     self._dead_starts = 0
                 elif now > life.born + START_SECONDS and life.kill is None:
@@ -252,7 +253,7 @@ class Pool:
         if slot is None or slot.life is None:
             return False
         life, record = slot.life, self.record(slot.life)
-        started = life.was_idle or (record is not None and record.state in (SlotState.IDLE, SlotState.RUNNING))
+        started = life.was_idle or (record is not None and record.state in STARTED)
         told = life.told_at is not None or life.kill is not None
         young = not told and (not started or (status != 0 and now < life.born + YOUNG))
         pause = slot.ended(now, young=young)
