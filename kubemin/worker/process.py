@@ -7,6 +7,7 @@ with the supervisor.
 from __future__ import annotations
 
 import os
+import sys
 
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings
@@ -59,3 +60,4 @@ def _no_input() -> None:
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.close(null)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the worker's for life; the old one may have read ahead
