@@ -71,7 +71,7 @@ class _Compiler:
             scope.check_ancestors([[edge.node for edge in node.needs] for node in nodes])
         return Graph(
             workflow=workflow.name,
-            nodes=self._with_refs(nodes, scope),
+            nodes=nodes,
             timeout=workflow.timeout,
             schedule=workflow.schedule,
             concurrency=workflow.concurrency,
@@ -116,6 +116,9 @@ class _Compiler:
             return Node(step=draft.path, kind=draft.kind, needs=tuple(draft.needs))
         if draft.kind is Kind.GATE:
             return Node(step=draft.path, kind=draft.kind, needs=tuple(draft.needs), when=step.when)
+        first = len(scope.uses)
+        work = self._work(index, draft, scope)
+        items = None if step.items is None else self._items(index, draft, scope)
         return Node(
             step=draft.path,
             kind=draft.kind,
@@ -124,8 +127,9 @@ class _Compiler:
             queue=step.queue,
             timeout=step.timeout,
             retry=step.retry,
-            work=self._work(index, draft, scope),
-            items=None if step.items is None else self._items(index, draft, scope),
+            work=work,
+            refs=tuple(sorted({target for _, target, _, _ in scope.uses[first:]})),
+            items=items,
             max_parallel=step.max_parallel,
         )
 
@@ -135,16 +139,17 @@ class _Compiler:
         return scope.resolve_items(draft.step.items, f"{draft.step.at}.forEach", index, draft.prefix)
 
     def _work(self, index: int, draft: _Draft, scope: Scope) -> dict[str, Any]:
-        step, work = draft.step, dict(draft.step.work)
-        for part in _RESOLVED:
-            if part in work:
-                has_item = draft.kind is Kind.FANOUT
-                work[part] = scope.resolve(work[part], f"{step.at}.{part}", index, draft.prefix, has_item=has_item)
+        step, work = draft.step, draft.step.work
         if work.get("workdir"):
             work["workdir"] = self._workdir(work["workdir"], step)
-        size = len(msgspec.json.encode(work))
-        if size > PAYLOAD_BYTES:
-            self._checks.problem(step.at, "too_large", f"the step has {size} bytes; {PAYLOAD_BYTES} are allowed")
+        encoded = msgspec.json.encode(work)
+        if len(encoded) > PAYLOAD_BYTES:
+            message = f"the step has {len(encoded)} bytes; {PAYLOAD_BYTES} are allowed"
+            self._checks.problem(step.at, "too_large", message)
+        if b"${{" in encoded:
+            for part in [part for part in _RESOLVED if part in work]:
+                has_item = draft.kind is Kind.FANOUT
+                work[part] = scope.resolve(work[part], f"{step.at}.{part}", index, draft.prefix, has_item=has_item)
         return work
 
     def _workdir(self, workdir: str, step: Step) -> str:
@@ -154,16 +159,3 @@ class _Compiler:
             message = "it is relative, and a workflow without a file has no folder; give the whole path"
             self._checks.problem(f"{step.at}.workdir", "value", message)
         return os.path.normpath(os.path.join(self._directory, workdir))
-
-    def _with_refs(self, nodes: tuple[Node, ...], scope: Scope) -> tuple[Node, ...]:
-        refs: dict[int, set[int]] = {}
-        for user, target, _, _ in scope.uses:
-            refs.setdefault(user, set()).add(target)
-        if not refs:
-            return nodes
-        return tuple(
-            [
-                msgspec.structs.replace(node, refs=tuple(sorted(refs[index]))) if index in refs else node
-                for index, node in enumerate(nodes)
-            ]
-        )
