@@ -58,7 +58,7 @@ class Options:
         """One task an item and then one with the list of their results, as one run.
 
         Its `result` is what `then` returned, or the list. A failed item does not stop the others; `then` runs when all
-        completed. `outputs` has the steps `each` (the list), `each[0]`, … and `then`.
+        completed. `outputs` has the steps `each` (the list) and `then`.
         """
         from kubemin.api.inline import ITEMS, map_definition
 

@@ -83,7 +83,7 @@ def _encoded(value: Any, where: str) -> bytes:
         raise _invalid(where, f"has no JSON form: {exc}") from exc
 
 
-class Template(msgspec.Struct, frozen=True):
+class Template(msgspec.Struct):
     """All that the submissions of one function have in common."""
 
     python: str
@@ -91,6 +91,10 @@ class Template(msgspec.Struct, frozen=True):
     timeout: float | None = None
     retry: dict[str, Any] | None = None
     start_at: Micros | None = None
+    _keyless: bytes = b""
+
+    def __post_init__(self) -> None:
+        self._keyless = self._frame(None)
 
     def _frame(self, key: str | None) -> bytes:
         """The JSON object without its id and its arguments, from the second member on."""
@@ -110,13 +114,19 @@ class Template(msgspec.Struct, frozen=True):
         """One submission."""
         check_json(list(args), "args")
         check_json(dict(kwargs), "with")
-        body = b'{"id":"' + run.encode() + self._frame(key) + _arguments(args, kwargs) + b"}}"
+        body = (
+            b'{"id":"'
+            + run.encode()
+            + (self._frame(key) if key is not None else self._keyless)
+            + _arguments(args, kwargs)
+            + b"}}"
+        )
         return _bounded(body, "arguments")
 
     def many(self, ids: Iterable[str], calls: Sequence[Call]) -> list[bytes]:
         """One submission a call; the hot path of `enqueue_many` (under 1 µs each with plain arguments)."""
         check_calls(calls)
-        head, frame, encode = b'{"id":"', self._frame(None), _encode
+        head, frame, encode = b'{"id":"', self._keyless, _encode
         try:
             bodies = [
                 b'%b%b%b,"args":%b,"with":%b}}' % (head, run.encode(), frame, encode(args), encode(kwargs))

@@ -50,7 +50,7 @@ class Run:
 
     @property
     def outputs(self) -> dict[str, Any]:
-        """Step path -> JSON value, of the steps that completed. A single Python task is one step."""
+        """Step path -> JSON value, of the steps that completed. A single task is one step, `pkg.mod:func`."""
         return self.client.outputs([self.id]).get(self.id, {})
 
     @property

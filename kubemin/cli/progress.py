@@ -52,7 +52,8 @@ class Lines(Silent):
     def update(self, view: RunView) -> None:
         for task in view.tasks:
             now = (task.status.value, task.attempt)
-            if self._seen.get(task.id) != now and task.status not in (TaskState.WAITING, TaskState.QUEUED):
+            started = task.status not in (TaskState.WAITING, TaskState.QUEUED) or task.attempt > 0
+            if self._seen.get(task.id) != now and started:
                 render.note(_line(task))
             self._seen[task.id] = now
 
@@ -160,9 +161,9 @@ def telling(view: RunView) -> list[TaskView]:
     failed = [task for task in view.tasks if task.status in TASK_FAILURES and task.cause != "group"]
     if failed:
         return failed[:5]
-    ended = [task for task in view.tasks if task.status is TaskState.COMPLETED]
-    live = [task for task in view.tasks if task.status in TASK_LIVE]
-    return ended[-1:] if not live else []
+    said = [task for task in view.tasks if task.output is not None or task.stdout_tail or task.stderr_tail]
+    live = any(task.status in TASK_LIVE for task in view.tasks)
+    return [] if live else said[-1:]
 
 
 def _output(task: TaskView) -> None:

@@ -156,7 +156,7 @@ def test_durations(seconds: float | None, text: str | None) -> None:
 
 
 def test_the_steps_that_tell_how_it_went() -> None:
-    a, b = task("a", TaskState.COMPLETED), task("b", TaskState.FAILED)
+    a, b = task("a", TaskState.COMPLETED, output=1), task("b", TaskState.FAILED)
     group = task("g", TaskState.FAILED, cause="group")
     assert telling(run(a, b, group)) == [b]
     assert telling(run(task("x", TaskState.COMPLETED), a)) == [a]

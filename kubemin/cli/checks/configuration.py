@@ -39,7 +39,7 @@ def limits(settings: Settings) -> Iterator[Finding]:
     if settings.graceful_timeout > settings.task_timeout:
         yield note(
             "timeouts",
-            f"gracefulTimeout ({settings.graceful_timeout:g} s) is more than taskTimeout ({settings.task_timeout:g} s): "
+            f"gracefulTimeout, {settings.graceful_timeout:g} s, is more than taskTimeout, {settings.task_timeout:g} s: "
             "no step takes that long unless its own timeout says so",
         )
     soft = _open_files(live_pid(settings))

@@ -13,6 +13,10 @@ from kubemin.model.obstacles import Obstacles
 from kubemin.why import explain
 
 
+def _facts(session: Session, run: str, step: str | None) -> Obstacles:
+    return msgspec.convert(session.client.reader().obstacles(run, step), Obstacles)
+
+
 @options.command(
     "why",
     """
@@ -25,7 +29,9 @@ from kubemin.why import explain
 def command(session: Session, run: str) -> None:
     """Name the exact condition that a run or a step waits for, or why it ended as it did."""
     id, step = options.run_and_step(run)
-    facts = msgspec.convert(session.client.reader().obstacles(id, step), Obstacles)
+    facts = _facts(session, id, step)
+    if step is None and facts.failed and not facts.tasks:
+        facts.tasks = _facts(session, id, facts.failed[0]).tasks  # how the first one failed
     found = explain(facts, why_pool(session.settings), now=clock.wall(), step=step)
     if session.json:
         render.document(views.reasons(found))
