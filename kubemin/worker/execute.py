@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from kubemin import clock
+from kubemin import clock, faults
 from kubemin.clock import SECOND
 from kubemin.config import Settings
 from kubemin.model.records import Claim, Outcome
@@ -135,6 +135,7 @@ class Executor:
             log.info(f"Worker {self._slot} executing task {claim.task}", **_fields(claim))
         elif log.enabled("debug"):
             log.debug(f"Worker {self._slot} executing task {claim.task}")
+        faults.point("worker.started")
 
     # --- Python steps -------------------------------------------------------------------------------------------------
 

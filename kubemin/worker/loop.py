@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from kubemin import clock
+from kubemin import clock, faults
 from kubemin.channel import ACK_KIND, HELLO_KIND, TASK_KIND, PacketConnection, unpack_ack, unpack_task
 from kubemin.config import Settings
 from kubemin.model.records import Claim, Outcome
@@ -102,8 +102,11 @@ class Worker:
             self._refuse(body, error)
             return
         self._reports.acknowledge(acked)
+        faults.point("worker.taken")
         outcome = self._executor.execute(claim)
+        faults.point("worker.ended")
         self._reports.send(outcome)
+        faults.point("worker.reported")
         self._done += 1
         self._writer.done = self._done
         self._look_after(claim, outcome)
