@@ -104,7 +104,7 @@ def _check(config: str | None, flags: Mapping[str, str]) -> int:
         return EXIT_USAGE
     path = config_path(config, os.environ)
     found = path if os.path.lexists(path) else f"{path} (not there: defaults)"
-    print(f"{found} is valid; valid workflows in {checked.settings.workflows_dir}: {len(checked.definitions)}")
+    _say(f"{found} is valid; valid workflows in {checked.settings.workflows_dir}: {len(checked.definitions)}\n")
     return 0
 
 
@@ -129,10 +129,10 @@ def _serve(config: str | None, flags: Mapping[str, str]) -> int:
 def _run(argv: Sequence[str]) -> int:
     options, flags = _parse(argv)
     if options.help:
-        print(help_text(), end="")
+        _say(help_text())
         return 0
     if options.version:
-        print(f"kubemind {__version__}")
+        _say(f"kubemind {__version__}\n")
         return 0
     return _check(options.config, flags) if options.check else _serve(options.config, flags)
 
@@ -153,10 +153,25 @@ def _ignore_requests_until_ready() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _say(text: str) -> None:
+    """Onto standard output. Raises BrokenPipeError (`kubemind --help | head -1`) or KubeminError (a full disk)."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains once more at its end
+        if isinstance(exc, BrokenPipeError):
+            raise
+        raise KubeminError(f"cannot write to standard output: {exc.strerror}") from exc
+
+
 def _print_error(error: KubeminError) -> None:
+    from kubemin.telemetry.journal import started_by_systemd
+
+    level = "<3>" if started_by_systemd() else ""  # sd-daemon(3): an error
     source = f"{error.source}: " if isinstance(error, Invalid) and error.source else ""
     for problem in error.problems:
-        print(f"kubemind: {source}{_line(problem)}", file=sys.stderr)
+        print(f"{level}kubemind: {source}{_line(problem)}", file=sys.stderr)
 
 
 def _line(problem: Problem) -> str:
@@ -170,13 +185,11 @@ def main(argv: Sequence[str]) -> int:
     _open_standard_descriptors()
     _ignore_requests_until_ready()
     try:
-        code = _run(argv)
-        sys.stdout.flush()
+        return _run(argv)
     except KubeminError as exc:
         _print_error(exc)
         return exc.exit_code
-    except BrokenPipeError:  # `kubemind --help | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -185,7 +198,6 @@ def main(argv: Sequence[str]) -> int:
 
         log.exception("kubemind failed unexpectedly; please report this", exc)
         return 1
-    return code
 
 
 if __name__ == "__main__":

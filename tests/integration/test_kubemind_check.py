@@ -176,6 +176,13 @@ def test_a_reader_that_goes_away() -> None:
     assert done.stderr == "" and done.returncode == 128 + 13
 
 
+def test_a_full_disk() -> None:
+    with open("/dev/full", "w") as full:
+        done = kubemind("--help", stdout=full)
+    assert done.stderr == "kubemind: cannot write to standard output: No space left on device\n"
+    assert done.returncode == 1
+
+
 def test_a_link_to_the_program_works(tmp_path: Path) -> None:
     (tmp_path / "kubemind").symlink_to(program("kubemind"))
     done = subprocess.run(
