@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PROJECT, run_program
+from support import PROJECT, program, run_program
 
 WORKFLOWS = PROJECT / "conf" / "workflows.d"
 EXAMPLES = PROJECT / "conf" / "examples"
@@ -96,6 +98,39 @@ def test_host_report_tells_when_it_cannot_be_written(tmp_path: Path) -> None:
     assert result.states()["show"] == "skipped"
     assert result.states()["alert"] == "completed"
     assert "made no report" in result.tasks["alert"]["stderrTail"]
+
+
+CORE = [
+    "sh",
+    "chmod",
+    "dirname",
+    "mktemp",
+    "mv",
+    "rm",
+    "timeout",
+    "wc",
+    "who",
+]  # of POSIX and coreutils: all that the report needs
+
+
+def test_host_report_needs_nothing_but_a_shell_coreutils_and_python(tmp_path: Path) -> None:
+    (tools := tmp_path / "bin").mkdir()
+    for name in CORE:
+        (tools / name).symlink_to(shutil.which(name) or f"/no/{name}")
+    (tools / "python3").symlink_to(Path(sys.executable).resolve())
+    report = tmp_path / "report.txt"
+    command = [sys.executable, program("kubeminctl"), "run", str(WORKFLOWS / "host-report.yaml"), "-o", "json"]
+    done = subprocess.run(
+        [*command, "-p", f"file={report}"],
+        env={"PATH": str(tools)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    result = completed(Result(done.returncode, json.loads(done.stdout)))
+    assert result.output("gather/packages") == {"manager": "none", "count": 0}
+    assert "no package manager that is known here" in report.read_text()
 
 
 @pytest.mark.parametrize("params", [{"top": "0"}, {"top": "1; reboot"}, {"file": "a b"}, {"unknown": "1"}])

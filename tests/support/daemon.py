@@ -73,6 +73,7 @@ class Daemon:
 
     def start(self, *, ready: bool = True) -> Daemon:
         """Start it and wait until it says that it is ready. Fails the test, with its log, when it does not."""
+        self.notify.forget()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [program("kubemind"), "--config", str(self.config)],

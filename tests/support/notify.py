@@ -31,6 +31,11 @@ class NotifySocket:
                 return False
         return True
 
+    def forget(self) -> None:
+        """Drop what has come so far: a reload of an earlier life was followed by a READY=1 as well."""
+        self._take()
+        self.seen.clear()
+
     def _take(self) -> list[str]:
         lines: list[str] = []
         while True:
