@@ -115,7 +115,10 @@ def run_end(stopped: Cause | None, failure: str | None) -> tuple[RunState, str |
 
 
 def backoff(retry: Retry, used: int, spread: float = 0.0) -> float:
-    """Seconds before the attempt after `used` ones: min(delay × factor^(used-1), max_delay), and `spread` (0..1) of the jitter."""
+    """Seconds before the attempt after `used` ones: delay * factor^(used-1), `max_delay` at most, plus some jitter.
+
+    `spread`, 0 to 1: how much of the jitter.
+    """
     try:
         delay = min(retry.delay * retry.factor ** (used - 1), retry.max_delay)
     except OverflowError:

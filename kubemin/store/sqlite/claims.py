@@ -22,8 +22,10 @@ from kubemin.store.sqlite.graphs import Plan
 from kubemin.store.sqlite.inputs import Inputs
 from kubemin.store.sqlite.intake import as_retry
 from kubemin.store.sqlite.rows import (
+    CLAIMED,
     CRASH,
     DRAIN,
+    ENDED,
     FAILED,
     LOSS,
     NUMBERS,
@@ -124,21 +126,23 @@ class Claims:
         self.settler.unlist(run, task)
         task.state, task.token, task.owner, task.started = RUNNING, token, owner, self.s.now
         task.flags &= ~SETTLED
-        self.s.touch(task)
+        self.s.touch(task, CLAIMED)
         self._run_begins(run, plan)
         self.settler.tell_task("started", run, plan, task)
         self.s.claims[run_id, idx] = Held(token, owner, False, "", self.s.now)
         claims.append(self._step_claim(run, plan, task))
         if task.item is not None:
-            self.settler.fan_for(run, task)
+            self.settler.fans.child_claimed(run, task)
 
     def _run_begins(self, run: RunRow, plan: Plan) -> None:
         """Its time-out counts from the first claim (of this round)."""
         if run.state == WAITING:
+            self.s.touch_run(run)
             run.state = RUNNING
             run.started = run.started or self.s.now
             self.s.changes.append(Change("started", run.id, run.workflow, state="running"))
         if run.deadline is None and plan.graph.timeout is not None and run.stop is None:
+            self.s.touch_run(run)
             run.deadline = self.s.now + round(plan.graph.timeout * SECOND)
 
     def _step_claim(self, run: RunRow, plan: Plan, task: TaskRow) -> Claim:
@@ -146,9 +150,10 @@ class Claims:
         work, refers = plan.work(task.node)
         inputs = msgspec.Raw(encode(self.inputs.of(run, plan, task))) if refers else None
         timeout = self.task_timeout if node.timeout is None else node.timeout
+        step = step_path(plan, task)
         return Claim(
-            run.id, task.idx, step_path(plan, task), run.workflow, task.token, task.attempt + 1, timeout, msgspec.Raw(work),
-            inputs, plan.graph.directory,
+            run.id, task.idx, step, run.workflow, task.token, task.attempt + 1, timeout, msgspec.Raw(work), inputs,
+            plan.graph.directory,
         )  # fmt: skip
 
     # --- finish ------------------------------------------------------------------------------------------------------
@@ -212,8 +217,8 @@ class Claims:
         task.flags |= SETTLED
         task.started = outcome.started or task.started
         task.detail = _detail(outcome)
-        self.s.touch(task)
-        self._keep_tails(task, outcome)
+        self.s.touch(task, ENDED)
+        self._keep_tails(run, task, outcome)
         if outcome.state is None:
             self._put_back(run, task, outcome.cause)
             return
@@ -222,10 +227,10 @@ class Claims:
             task.output = bytes(outcome.output)
         self._attempt_ended(run, task, state, outcome.cause, outcome.message)
 
-    def _keep_tails(self, task: TaskRow, outcome: Outcome) -> None:
+    def _keep_tails(self, run: RunRow | None, task: TaskRow, outcome: Outcome) -> None:
         if outcome.stdout or outcome.stderr:
             self.s.write("put_tail", (task.run, task.idx, outcome.stdout, outcome.stderr))
-        elif outcome.state is not None:
+        elif outcome.state is not None and (task.attempt or run is None or run.round > 1):
             self.s.write("drop_tail", (task.run, task.idx))  # of an earlier attempt
 
     def _attempt_ended(
@@ -264,6 +269,7 @@ class Claims:
 
     def _put_back(self, run: RunRow | None, task: TaskRow, cause: Cause | None) -> None:
         """An attempt that did not end by itself: queued again, at no cost up to a limit."""
+        self.s.touch(task)
         if cause is Cause.DRAIN:
             retry = self._retry_of(run, task)
             then = rules.after_drain(task.strike(DRAIN), LOSS_LIMIT, task.attempt, retry)

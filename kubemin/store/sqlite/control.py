@@ -8,6 +8,7 @@ from kubemin.model.states import Cause
 from kubemin.store.base import Change, Stop
 from kubemin.store.sqlite.inputs import Inputs, decode
 from kubemin.store.sqlite.intake import Intake, concurrency_key
+from kubemin.store.sqlite.ripples import BUILDING, REBUILD
 from kubemin.store.sqlite.rows import (
     CANCELLED,
     COMPLETED,
@@ -21,9 +22,10 @@ from kubemin.store.sqlite.rows import (
     WAITING,
     RunRow,
     TaskRow,
+    reset,
 )
 from kubemin.store.sqlite.session import Session
-from kubemin.store.sqlite.settle import BUILDING, REBUILD, Settler, reset
+from kubemin.store.sqlite.settle import Settler
 
 
 class Control:
@@ -58,7 +60,7 @@ class Control:
             return self._cancel_solo(found, cause)
         if found.stop is not None:
             return False
-        self.settler.stop_run(found, cause)
+        self.settler.building.stop_run(found, cause)
         self.settler.settle()
         return True
 
@@ -103,6 +105,7 @@ class Control:
             raise NotFound(f"run {task.run} has no step {step}")
         flags = task.flags + ROUND & ~(STOPPING | SETTLED)
         reset(task, 0, flags)
+        self.s.touch(task)
         self.settler.enqueue(None, task)
         return flags // ROUND + 1
 

@@ -150,9 +150,8 @@ def _migrate(connection: sqlite3.Connection, path: str) -> None:
             continue
         if version:
             copy(connection, f"{path}.before-{number}", path)
-        connection.executescript(
-            f"BEGIN IMMEDIATE;\n{sql}\n;PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
-        )
+        stamp = f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};"
+        connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\n;{stamp}\nCOMMIT;")
 
 
 def copy(connection: sqlite3.Connection, target: str, path: str) -> None:

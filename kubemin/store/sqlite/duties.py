@@ -10,9 +10,10 @@ from kubemin.model.states import Cause
 from kubemin.store.base import Change, Retention
 from kubemin.store.sqlite.graphs import decode_graph
 from kubemin.store.sqlite.intake import Intake
+from kubemin.store.sqlite.ripples import TRASH
 from kubemin.store.sqlite.rows import CANCELLED, SOLO, encode
 from kubemin.store.sqlite.session import Session
-from kubemin.store.sqlite.settle import TRASH, Settler
+from kubemin.store.sqlite.settle import Settler
 
 RIPPLES_AT_ONCE = 200
 DAY = 86_400 * SECOND
@@ -50,13 +51,13 @@ class Duties:
         run.due = None
         self.s.touch_run(run)
         self.intake.acquire(run, self.s.plan(run).graph.concurrency)
-        self.settler.release_if_ready(run)
+        self.settler.building.release_if_ready(run)
 
     def expire(self, limit: int) -> int:
         self.s.flush()
         late = self.s.all("late_runs", (self.s.now, limit))
         for (run_id,) in late:
-            self.settler.stop_run(self.s.run(run_id), Cause.RUN_TIMEOUT)
+            self.settler.building.stop_run(self.s.run(run_id), Cause.RUN_TIMEOUT)
         self.settler.settle()
         return len(late)
 

@@ -93,7 +93,7 @@ class Inputs:
         inputs = decode(encode(self.of(run, plan, task)))
         items = render(wanted, inputs)
         if not isinstance(items, list):
-            raise ValueError(f"forEach {wanted} is {_kind(items)}, not a list")
+            raise ValueError(f"forEach {wanted} is {_kind(items)}, not a list")  # noqa: TRY004
         return items
 
 

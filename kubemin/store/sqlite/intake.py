@@ -16,12 +16,12 @@ from kubemin.model.references import as_text, render
 from kubemin.model.states import Cause
 from kubemin.store.base import SLICE
 from kubemin.store.sqlite.graphs import Plan
+from kubemin.store.sqlite.ripples import BUILD, BUILDING
 from kubemin.store.sqlite.rows import QUEUED, WAITING, Extra, RunRow, decode_extra, encode
 from kubemin.store.sqlite.session import Session
-from kubemin.store.sqlite.settle import BUILD, BUILDING, Settler
+from kubemin.store.sqlite.settle import Settler
 
 INLINE_BYTES = 4096  # of a work kept in the task's row, which each transition writes again
-WORK_KINDS = ("python", "run", "shell")
 
 is_run_id = re.compile(RUN_ID_PATTERN).match
 decode_submissions = msgspec.json.Decoder(list[Submission]).decode
@@ -59,7 +59,7 @@ class Intake:
         run, work = submission.id, submission.work
         if not is_run_id(run):
             raise Invalid(f'"{run[:40]}" is not a run id: 20 characters of 0-9 and a-z')
-        if work is None or sum(kind in work for kind in WORK_KINDS) != 1 or not submission.queue:
+        if work is None or not is_single(work) or not submission.queue:
             raise Invalid("a single task is one of python, run or shell, and needs a queue")
         spec = encode(work)
         extra = self._extra(submission)
@@ -155,8 +155,9 @@ class Intake:
         start_at = submission.start_at
         due = start_at if start_at is not None and start_at > self.s.now else None
         row = RunRow(
-            submission.id, plan.hash, submission.workflow or plan.graph.workflow, WAITING, None, None, 1, self.s.now, start_at,
-            submission.scheduled_at, None, None, due, None, ckey, 0, 1, 0, 0, len(plan.nodes), BUILDING, None, submission.key,
+            submission.id, plan.hash, submission.workflow or plan.graph.workflow, WAITING, None, None, 1, self.s.now,
+            start_at, submission.scheduled_at, None, None, due, None, ckey, 0, 1, 0, 0, len(plan.nodes), BUILDING, None,
+            submission.key,
         )  # fmt: skip
         self.s.add_run(row)
         return row
@@ -180,7 +181,7 @@ class Intake:
             for (other,) in self.s.all("key_others", (run.ckey, run.id)):  # those that only wait first
                 row = self.s.run(other)
                 if row.stop is None and not row.ended:
-                    self.settler.stop_run(row, Cause.REPLACED)
+                    self.settler.building.stop_run(row, Cause.REPLACED)
 
     def _reject_held(self, ckey: str | None) -> None:
         self.s.flush()
@@ -234,13 +235,16 @@ class Intake:
         except msgspec.DecodeError as error:
             raise Invalid(f"part of batch {batch}: {error}") from error
         for submission in submissions:
-            if not is_run_id(submission.id):
-                raise Invalid(f'batch {batch}: "{submission.id[:40]}" is not a run id')
-            self._check_staged(submission)
+            work = submission.work
+            plain = work is not None and is_single(work) and submission.retry is None and submission.key is None
+            if not is_run_id(submission.id) or not plain or not submission.queue:
+                self._check_staged(batch, submission)
         self.s.write("stage", (batch, self.s.now, len(submissions), body))
 
-    def _check_staged(self, submission: Submission) -> None:
+    def _check_staged(self, batch: str, submission: Submission) -> None:
         """All that could be said against it is said now: after the seal nobody listens."""
+        if not is_run_id(submission.id):
+            raise Invalid(f'batch {batch}: "{submission.id[:40]}" is not a run id')
         if submission.key is not None:
             raise Invalid("a submission with a key cannot be part of a batch in parts; submit it by itself")
         if submission.work is None:
@@ -248,7 +252,7 @@ class Intake:
             params = bind(plan, submission.params)
             if plan.graph.concurrency is not None:
                 concurrency_key(plan.graph.concurrency, params)
-        elif sum(kind in submission.work for kind in WORK_KINDS) != 1 or not submission.queue:
+        elif not is_single(submission.work) or not submission.queue:
             raise Invalid("a single task is one of python, run or shell, and needs a queue")
         elif submission.retry is not None:
             as_retry(submission.retry)
@@ -300,6 +304,10 @@ def _missing(message: str) -> KubeminError:
     from kubemin.errors import NotFound
 
     return NotFound(message)
+
+
+def is_single(work: dict[str, Any]) -> bool:
+    return ("python" in work) + ("run" in work) + ("shell" in work) == 1
 
 
 def as_retry(given: dict[str, Any]) -> Retry:

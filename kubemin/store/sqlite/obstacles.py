@@ -49,7 +49,7 @@ def obstacles(reads: Reads, run: str, step: str | None) -> Obstacles:
 
 
 def _of_run(reads: Reads, run: str, row: Any, tasks: list[Any], step: str | None) -> Obstacles:
-    workflow, state, cause, turn, submitted, start_at, deadline, ckey, holds, stop, digest, stage = row
+    workflow, state, cause, turn, submitted, start_at, deadline, ckey, holds, stop, digest, _ = row
     graph = reads.graph(digest)
     states = {task[IDX]: task for task in tasks}
     wanted = _wanted(run, graph, tasks, step)

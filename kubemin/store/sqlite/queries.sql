@@ -53,6 +53,20 @@ UPDATE tasks SET state = ?, flags = ?, open = ?, seq = ?, due = ?, attempt = ?, 
     output = CASE WHEN ? >= 3 THEN coalesce(?, output) END
 WHERE run = ? AND idx = ?;
 
+-- name: hear_task
+UPDATE tasks SET flags = ?, open = ? WHERE run = ? AND idx = ?;
+
+-- name: place_task
+UPDATE tasks SET state = ?, flags = ?, open = ?, seq = ?, due = ?, queued = ? WHERE run = ? AND idx = ?;
+
+-- name: claim_task
+UPDATE tasks SET state = ?, flags = ?, token = ?, owner = ?, started = ? WHERE run = ? AND idx = ?;
+
+-- name: end_task
+UPDATE tasks SET state = ?, flags = ?, attempt = ?, cause = ?, started = ?, finished = ?, detail = ?,
+    output = coalesce(?, output)
+WHERE run = ? AND idx = ?;
+
 -- name: run
 SELECT id, definition, workflow, state, stop, cause, round, submitted, start_at, scheduled_at, started, finished, due,
     deadline, ckey, holds, live, listed, parked, next, stage, again, key
@@ -67,6 +81,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 UPDATE runs SET state = ?, stop = ?, cause = ?, round = ?, started = ?, finished = ?, due = ?, deadline = ?, ckey = ?,
     holds = ?, live = ?, listed = ?, parked = ?, next = ?, stage = ?, again = ?
 WHERE id = ?;
+
+-- name: count_run
+UPDATE runs SET cause = ?, live = ?, listed = ?, parked = ?, next = ? WHERE id = ?;
 
 -- name: payload
 SELECT body FROM payloads WHERE run = ?;

@@ -55,7 +55,7 @@ class TaskRow(msgspec.Struct, gc=False):
     total: int | None
     detail: bytes | None = None
     output: bytes | None = None  # only what this transaction writes; never loaded
-    dirty: bool = False
+    dirty: int = 0  # which of its columns changed: the parts below
 
     @property
     def ended(self) -> bool:
@@ -72,6 +72,22 @@ class TaskRow(msgspec.Struct, gc=False):
             self.strikes += kind
             count += 1
         return count
+
+
+def new_task(run: str, idx: int, node: int, queue: str, *, opened: int = 0, item: int | None = None) -> TaskRow:
+    return TaskRow(
+        run, idx, node, item, WAITING, 0, opened, queue, None, None, 0, 0, None, 0, None, None, None, None, None, None,
+        None,
+    )  # fmt: skip
+
+
+def reset(task: TaskRow, opened: int, heard: int = 0) -> None:
+    """As before its first attempt; its token stays, so that tokens only rise."""
+    task.state, task.flags, task.open = WAITING, heard, opened
+    task.seq = task.due = task.cause = task.queued = task.started = task.finished = task.detail = None
+    task.attempt = task.strikes = 0
+    if task.made is not None:
+        task.made = 0
 
 
 class RunRow(msgspec.Struct, gc=False):
@@ -98,7 +114,7 @@ class RunRow(msgspec.Struct, gc=False):
     stage: int
     again: str | None
     key: str | None
-    dirty: bool = False
+    dirty: int = 0  # 1: only what run_counters writes
 
     @property
     def ended(self) -> bool:
@@ -147,22 +163,45 @@ class Held(msgspec.Struct, gc=False):
 
 
 task_insert = attrgetter(
-    "run", "idx", "node", "item", "state", "flags", "open", "queue", "seq", "due", "attempt", "token", "owner", "strikes",
-    "cause", "queued", "started", "finished", "base", "made", "total", "detail", "output",
+    "run", "idx", "node", "item", "state", "flags", "open", "queue", "seq", "due", "attempt", "token", "owner",
+    "strikes", "cause", "queued", "started", "finished", "base", "made", "total", "detail", "output",
 )  # fmt: skip
-task_update = attrgetter(
-    "state", "flags", "open", "seq", "due", "attempt", "token", "owner", "strikes", "cause", "queued", "started",
-    "finished", "base", "made", "total", "detail", "state", "output", "run", "idx",
-)  # fmt: skip
+# Parts of a task's row that change together. Writing only those spares the indexes on the others.
+HEARD, PLACED, CLAIMED, ENDED, ALL = 1, 2, 4, 8, 15
+
+_WRITES = {
+    "update_task": attrgetter(
+        "state", "flags", "open", "seq", "due", "attempt", "token", "owner", "strikes", "cause", "queued", "started",
+        "finished", "base", "made", "total", "detail", "state", "output", "run", "idx",
+    ),
+    "hear_task": attrgetter("flags", "open", "run", "idx"),
+    "place_task": attrgetter("state", "flags", "open", "seq", "due", "queued", "run", "idx"),
+    "claim_task": attrgetter("state", "flags", "token", "owner", "started", "run", "idx"),
+    "end_task": attrgetter(
+        "state", "flags", "attempt", "cause", "started", "finished", "detail", "output", "run", "idx"
+    ),
+}  # fmt: skip
+_NAMES = {
+    HEARD: "hear_task",
+    PLACED: "place_task",
+    HEARD | PLACED: "place_task",
+    CLAIMED: "claim_task",
+    ENDED: "end_task",
+}
+
+# By the parts that changed: the query, and what gives its arguments.
+TASK_WRITES = [(name, _WRITES[name]) for name in (_NAMES.get(parts, "update_task") for parts in range(ALL + 1))]
+
 run_insert = attrgetter(
-    "id", "definition", "workflow", "state", "stop", "cause", "round", "submitted", "start_at", "scheduled_at", "started",
-    "finished", "due", "deadline", "ckey", "holds", "live", "listed", "parked", "next", "stage", "again",
+    "id", "definition", "workflow", "state", "stop", "cause", "round", "submitted", "start_at", "scheduled_at",
+    "started", "finished", "due", "deadline", "ckey", "holds", "live", "listed", "parked", "next", "stage", "again",
     "key",
 )  # fmt: skip
 run_update = attrgetter(
     "state", "stop", "cause", "round", "started", "finished", "due", "deadline", "ckey", "holds", "live", "listed",
     "parked", "next", "stage", "again", "id",
 )  # fmt: skip
+run_counters = attrgetter("cause", "live", "listed", "parked", "next", "id")
 
 encode = msgspec.json.Encoder().encode
 decode_label = msgspec.json.Decoder(Label).decode

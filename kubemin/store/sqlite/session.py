@@ -173,24 +173,31 @@ class Session:
             raise StoreUnavailable(f"{self.path}: run {run} is missing; the database is damaged", fatal=True)
         return found
 
-    def touch(self, task: TaskRow) -> None:
+    def touch(self, task: TaskRow, parts: int = rows.ALL) -> None:
+        """It was changed, in these parts of its row."""
         if not task.dirty:
-            task.dirty = True
             self.tasks[task.run, task.idx] = task
             self._changed_tasks.append(task)
+        task.dirty |= parts
 
     def touch_run(self, run: RunRow) -> None:
         if not run.dirty:
-            run.dirty = True
+            self._changed_runs.append(run)
+        run.dirty = 2
+
+    def count(self, run: RunRow) -> None:
+        """Only its counters changed: no index has to be looked at when it is written."""
+        if not run.dirty:
+            run.dirty = 1
             self._changed_runs.append(run)
 
     def add_task(self, task: TaskRow) -> None:
-        task.dirty = True
+        task.dirty = rows.ALL
         self.tasks[task.run, task.idx] = task
         self._new_tasks.append(task)
 
     def add_run(self, run: RunRow) -> None:
-        run.dirty = True
+        run.dirty = 2
         self.runs[run.id] = run
         self._new_runs.append(run)
 
@@ -202,22 +209,32 @@ class Session:
             self.write_many("insert_task", map(rows.task_insert, self._new_tasks))
             self._written(self._new_tasks)
         if self._changed_tasks:
-            self.write_many("update_task", map(rows.task_update, self._changed_tasks))
-            self._written(self._changed_tasks)
+            self._flush_tasks()
+
+    def _flush_tasks(self) -> None:
+        by_parts: dict[int, list[TaskRow]] = {}
+        for task in self._changed_tasks:
+            by_parts.setdefault(task.dirty, []).append(task)
+        for parts, tasks in by_parts.items():
+            name, arguments = rows.TASK_WRITES[parts]
+            self.write_many(name, map(arguments, tasks))
+        self._written(self._changed_tasks)
 
     def _flush_runs(self) -> None:
         if self._new_runs:
             self.write_many("insert_run", map(rows.run_insert, self._new_runs))
         if self._changed_runs:
-            self.write_many("update_run", map(rows.run_update, self._changed_runs))
+            changed = self._changed_runs
+            self.write_many("update_run", [rows.run_update(run) for run in changed if run.dirty == 2])
+            self.write_many("count_run", [rows.run_counters(run) for run in changed if run.dirty == 1])
         for run in self._new_runs + self._changed_runs:
-            run.dirty = False
+            run.dirty = 0
         self._new_runs.clear()
         self._changed_runs.clear()
 
     def _written(self, tasks: list[TaskRow]) -> None:
         for task in tasks:
-            task.dirty = False
+            task.dirty = 0
             task.output = None
             if task.flags & rows.SOLO:
                 self.tasks.pop((task.run, task.idx), None)
