@@ -90,7 +90,9 @@ def _word(container: Any, key: str | int, at: str, checks: Checks) -> str:
     """Text for a command or a variable; numbers as they were written, true and false as words."""
     value = container[key]
     if isinstance(value, str):
-        return value if "\0" not in value or checks.clean(value, child(at, key)) else ""
+        if "\0" in value:
+            checks.clean(value, child(at, key))
+        return value
     if is_number(value):
         return checks.document.spelling(container, key) or as_text(value)
     if isinstance(value, bool):

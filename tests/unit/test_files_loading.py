@@ -1,0 +1,114 @@
+"""Files and folders to definitions, and the parameters of a run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubemin.errors import Invalid
+from kubemin.files import bind_params, load_directory, load_workflow, load_workflow_text
+from kubemin.model.graph import Graph
+
+GOOD = "name: {}\nsteps:\n  - {{name: a, run: [./x.sh], workdir: sub}}\n"
+
+
+def test_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.yaml").write_text(GOOD.format("one"))
+    definition = load_workflow(tmp_path / "one.yaml")
+    assert definition.graph.directory == str(tmp_path)
+    assert definition.graph.nodes[0].work == {"run": ["./x.sh"], "workdir": f"{tmp_path}/sub"}
+    monkeypatch.chdir(tmp_path)
+    assert load_workflow("one.yaml") == definition
+
+
+def test_a_file_with_problems_names_itself(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("name: bad\nstep: []\n")
+    with pytest.raises(Invalid) as caught:
+        load_workflow(path)
+    assert caught.value.source == str(path)
+    assert str(caught.value).startswith(f"{path}: line 1: ")
+    assert len(caught.value.problems) == 2
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(GOOD.format("one"))
+    (tmp_path / "b.yml").write_text("name: bad\n")
+    (tmp_path / "c.json").write_text('{"name": "two", "steps": [{"name": "a", "run": ["x"]}]}')
+    (tmp_path / "d.yaml").write_text(GOOD.format("one"))
+    (tmp_path / "e.txt").write_text("not looked at")
+    (tmp_path / ".f.yaml").write_text("an editor's")
+    (tmp_path / "g.yaml").mkdir()
+    os.mkfifo(tmp_path / "h.yaml")
+    definitions, problems = load_directory(tmp_path)
+    assert [definition.graph.workflow for definition in definitions] == ["one", "two"]
+    assert [(os.path.basename(p.file), p.problem.code) for p in problems] == [
+        ("b.yml", "missing"), ("d.yaml", "duplicate"), ("g.yaml", "unreadable"), ("h.yaml", "unreadable")
+    ]  # fmt: skip
+    assert "a.yaml" in str(problems[1])
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    definitions, (problem,) = load_directory(tmp_path / "none")
+    assert definitions == []
+    assert problem.problem.code == "unreadable"
+
+
+def graph(params: str) -> Graph:
+    return load_workflow_text(f"name: test\nparams: {params}\nsteps: [{{name: a, run: [x]}}]\n", "x.yaml").graph
+
+
+PARAMS = graph('{day: {default: latest, pattern: "^[0-9a-z-]+$"}, rows: {pattern: "[0-9]+"}, list: [1, 2]}')
+
+
+def test_defaults_are_filled_in() -> None:
+    assert bind_params(PARAMS, {"rows": "5"}) == {"day": "latest", "rows": "5", "list": [1, 2]}
+    assert bind_params(PARAMS, {"rows": 5, "day": "monday", "list": None}) == {"day": "monday", "rows": 5, "list": None}
+    assert bind_params(graph("{a: , b: {}}"), {"a": 1, "b": {"x": [True]}}) == {"a": 1, "b": {"x": [True]}}
+
+
+@pytest.mark.parametrize(
+    ("given", "codes"),
+    [
+        ({}, {"params.rows": "required"}),
+        ({"rows": "5x"}, {"params.rows": "pattern"}),
+        ({"rows": "5\n"}, {"params.rows": "pattern"}),
+        ({"rows": None}, {"params.rows": "pattern"}),
+        ({"rows": "5" * 70_000}, {"params.rows": "pattern"}),
+        ({"rows": 5, "list": datetime(2026, 1, 1)}, {"params.list": "type"}),
+        ({"rows": 5, "list": float("nan")}, {"params.list": "number"}),
+        ({"rows": 5, "list": {1: 2}}, {"params.list": "type"}),
+        ({"rows": 5, "list": 2**64}, {"params.list": "number"}),
+        ({"rows": 5, "list": "\ud800"}, {"params.list": "encoding"}),
+        ({"dya": 1, "day": "X Y", "rows": 5}, {"params.dya": "unknown_param", "params.day": "pattern"}),
+    ],
+)
+def test_all_problems_of_parameters(given: dict[str, Any], codes: dict[str, str]) -> None:
+    with pytest.raises(Invalid) as caught:
+        bind_params(PARAMS, given)
+    assert {problem.field: problem.code for problem in caught.value.problems} == codes
+    assert all(problem.message.isprintable() for problem in caught.value.problems)
+
+
+def test_a_parameter_has_a_suggestion() -> None:
+    with pytest.raises(Invalid, match='did you mean "day"'):
+        bind_params(PARAMS, {"rows": 1, "dya": 1})
+
+
+def test_no_parameters() -> None:
+    assert bind_params(graph("{}"), {}) == {}
+    with pytest.raises(Invalid, match="has no parameter"):
+        bind_params(graph("{}"), {"a": 1})
+
+
+def test_what_is_heavy_is_loaded_when_needed() -> None:
+    """The processes that only bind parameters, and `kubeminctl status`, do not pay for YAML, cron and difflib."""
+    code = "import sys, kubemin.files; print(sorted({'yaml', 'cronsim', 'difflib', 'json'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.strip() == "[]"
