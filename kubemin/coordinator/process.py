@@ -69,6 +69,7 @@ class Coordinator:
         self.control = Control(control)
         self.poller.register(control.fileno(), select.EPOLLIN)
         self.pool = Pool(instance, self.poller)
+        self.duties = Duties(self.store, settings)
         self.waiters = Waiters()
         self.pending = Pending()
         self.requests: list[tuple[Request, Reply]] = []
@@ -90,7 +91,6 @@ class Coordinator:
         while not self.attached and not self.finishing and (left := deadline - clock.monotonic()) > 0:
             self._collect(left)
         self._recover(predecessor)
-        self.duties = Duties(self.store, self.settings)
         self.server = Server(os.path.join(self.settings.runtime_dir, "kubemin.sock"), self.poller)
         self._write_record(ready=True)
         self.control.send(type="ready")
