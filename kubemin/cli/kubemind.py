@@ -6,17 +6,18 @@ standard error and an exit code (docs: 2 configuration or usage, 3 store not usa
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import NamedTuple
 
 from kubemin import __version__
 from kubemin.errors import Invalid, KubeminError, Problem
 
 EXIT_USAGE = 2
+_ACTIONS = {"--check": "check", "--version": "version", "--help": "help", "-h": "help"}
 _USAGE = "kubemind [--config FILE] [--check] [SETTING…]"
 _ABOUT = """\
 The kubemin daemon: runs the workflows of this machine with a supervised pool of worker processes.
@@ -34,35 +35,45 @@ USR1 writes the state to the log; USR2 drains; TTIN and TTOU make the pool large
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Invalid(f"{message}; see `kubemind --help`", source="")
+class Options(NamedTuple):
+    """What was asked for. `flags` are settings by key."""
+
+    actions: frozenset[str]
+    config: str | None
+    flags: dict[str, str]
 
 
-def _parser() -> _Parser:
+def parse(argv: Sequence[str]) -> Options:
+    """`--flag VALUE` or `--flag=VALUE`. Raises Invalid with all that is wrong. (argparse costs 10 ms at each start.)"""
     from kubemin.config.table import TABLE, Kind
 
-    parser = _Parser(prog="kubemind", add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", "-c", metavar="FILE")
-    for name in ("--check", "--version"):
-        parser.add_argument(name, action="store_true")
-    parser.add_argument("--help", "-h", action="store_true")
-    for key in TABLE:
-        if key.kind is Kind.BOOL:  # `--redis-required` alone means true
-            parser.add_argument(key.flag, dest=key.name, nargs="?", const="true")
+    names = {key.flag: key.name for key in TABLE} | {"--config": "", "-c": ""}
+    bare = {key.flag for key in TABLE if key.kind is Kind.BOOL}  # `--redis-required` alone means true
+    actions: set[str] = set()
+    values: dict[str, str] = {}
+    wrong: list[str] = []
+    rest = deque(argv)
+    while rest:
+        argument = rest.popleft()
+        flag, equals, given = argument.partition("=")
+        if argument in _ACTIONS:
+            actions.add(_ACTIONS[argument])
+        elif flag not in names:
+            wrong.append(_unknown(argument))
+        elif (value := given if equals else _next_value(rest, bare=flag in bare)) or (value == "" and names[flag]):
+            values[names[flag]] = value
         else:
-            parser.add_argument(key.flag, dest=key.name)
-    return parser
+            wrong.append(f"{flag} needs a value; see `kubemind --help`")
+    if wrong:
+        raise Invalid([Problem("", "usage", text) for text in wrong])
+    return Options(frozenset(actions), values.pop("", None), values)
 
 
-def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
-    """The options of the command, and the settings given as flags, by key. Raises Invalid."""
-    from kubemin.config.table import KEYS
-
-    options, unknown = _parser().parse_known_args(list(argv))
-    if unknown:
-        raise Invalid([Problem("", "usage", _unknown(argument)) for argument in unknown])
-    return options, {name: value for name, value in vars(options).items() if name in KEYS and value is not None}
+def _next_value(rest: deque[str], *, bare: bool) -> str | None:
+    """The argument after a flag, taken from `rest` if it is the flag's value; None: the flag has none."""
+    if bare:
+        return rest.popleft() if rest and rest[0] in ("true", "false") else "true"
+    return rest.popleft() if rest and not rest[0].startswith("--") else None
 
 
 def _unknown(argument: str) -> str:
@@ -70,7 +81,7 @@ def _unknown(argument: str) -> str:
 
     from kubemin.config.table import TABLE
 
-    flags = [*(key.flag for key in TABLE), "--config", "--check", "--version", "--help"]
+    flags = [*(key.flag for key in TABLE), "--config", *_ACTIONS]
     close = difflib.get_close_matches(argument.split("=")[0], flags, 1)
     hint = f"did you mean {close[0]}?" if close else "see `kubemind --help`"
     return f"unknown argument {argument}; {hint}"
@@ -127,14 +138,15 @@ def _serve(config: str | None, flags: Mapping[str, str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    options, flags = _parse(argv)
-    if options.help:
+    options = parse(argv)
+    if "help" in options.actions:
         _say(help_text())
         return 0
-    if options.version:
+    if "version" in options.actions:
         _say(f"kubemind {__version__}\n")
         return 0
-    return _check(options.config, flags) if options.check else _serve(options.config, flags)
+    act = _check if "check" in options.actions else _serve
+    return act(options.config, options.flags)
 
 
 # --- the edge -----------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def _later(settings: Settings) -> list[Problem]:
 
 def _left(key: Key) -> str:
     default = key.of(DEFAULTS)
-    return show(key, default) if default else "empty"
+    return "empty" if default in ("", None) else show(key, default)
 
 
 _MORE_THAN = (

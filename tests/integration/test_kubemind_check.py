@@ -154,6 +154,10 @@ def test_directories_that_cannot_be_made(home: Path) -> None:
 def test_wrong_arguments(home: Path) -> None:
     refused(kubemind("--max-worker", "3"), "unknown argument --max-worker; did you mean --max-workers?")
     refused(kubemind("--lock-ttl"), "--lock-ttl", "--help")
+    for empty in (["--config", ""], ["--config="], ["-c"]):
+        refused(kubemind(*empty, "--check"), f"{empty[0].rstrip('=')} needs a value")
+    refused(check(home, "--redis-required"), "leave it false")
+    assert check(home, "--user", "", "--leader-election-exit-on-lost-leader", "false").returncode == 0
     refused(kubemind("start"), "unknown argument start")
     refused(check(home, "--max-workers=0"), "maxWorkers: 0 is out of range; it may be 1 to 1024 (from --max-workers)")
     refused(check(home, REDIS_ADDR="10.0.0.5:6379"), "redisAddr", "not in this version; leave it empty")
