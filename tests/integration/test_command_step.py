@@ -192,20 +192,23 @@ def test_time_is_up(tmp_path: Path) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_time_is_up_for_one_that_ends_well_when_asked(tmp_path: Path) -> None:
-    ended = shell(tmp_path, "trap 'echo bye; exit 0' TERM; sleep 1000 & wait", timeout=0.5)
-    assert (ended.state, ended.exit_code, ended.stdout) == (TaskState.TIMEOUT, 0, "bye\n")
+def test_one_that_ends_well_when_asked_did_not_complete(tmp_path: Path) -> None:
+    script = "trap 'echo bye; exit 0' TERM; sleep 1000 & echo ready; wait"
+    ended = in_worker(lambda: Bench(tmp_path, interrupt_on="ready").shell(script, kill_grace=20.0))
+    assert (ended.state, ended.exit_code, ended.stdout) == (TaskState.CANCELLED, 0, "ready\nbye\n")
 
 
 def test_sigterm_is_ignored(tmp_path: Path) -> None:
-    ended = shell(tmp_path, "trap '' TERM; while :; do sleep 0.1; done", timeout=0.3)
-    assert (ended.state, ended.signal) == (TaskState.TIMEOUT, 9)
-    assert ended.message == "did not end within 0.3 s; it ignored SIGTERM and was killed"
+    script = "trap '' TERM; echo deaf; while :; do sleep 0.1; done"
+    ended = in_worker(lambda: Bench(tmp_path, interrupt_on="deaf").shell(script))
+    assert (ended.state, ended.signal) == (TaskState.CANCELLED, 9)
+    assert ended.message == "was stopped; it ignored SIGTERM and was killed"
 
 
 def test_stopped_processes_hear_sigterm(tmp_path: Path) -> None:
-    ended = shell(tmp_path, "trap 'exit 3' TERM; kill -STOP $$; sleep 1000", timeout=0.3, kill_grace=20.0)
-    assert (ended.state, ended.exit_code) == (TaskState.TIMEOUT, 3)
+    script = "trap 'exit 3' TERM; echo stopping; kill -STOP $$; while :; do sleep 0.1; done"
+    ended = in_worker(lambda: Bench(tmp_path, interrupt_on="stopping").shell(script, kill_grace=20.0))
+    assert (ended.state, ended.exit_code) == (TaskState.CANCELLED, 3)
 
 
 @pytest.mark.parametrize(
@@ -224,17 +227,17 @@ def test_an_interrupt(tmp_path: Path, cause: Cause, state: TaskState | None) -> 
 
 
 def test_an_interrupt_descriptor_at_its_end_does_not_spin(tmp_path: Path) -> None:
-    def hung_up() -> float:
+    def hung_up() -> int:
         bench = Bench(tmp_path)
         step = bench.step({"shell": "sleep 1.5"})
         reader, writer = os.pipe()
         os.close(writer)
-        step.interrupt_fd, step.interrupted = reader, lambda: None
-        before = time.process_time()
+        asked: list[None] = []
+        step.interrupt_fd, step.interrupted = reader, lambda: asked.append(None)
         assert execute(step, containment()).state is TaskState.COMPLETED
-        return time.process_time() - before
+        return len(asked)
 
-    assert in_worker(hung_up) < 0.2
+    assert 1 <= in_worker(hung_up) < 10
 
 
 def test_ticks_come_about_once_a_second(tmp_path: Path) -> None:
@@ -311,12 +314,12 @@ def test_output_closed_while_it_goes_on(tmp_path: Path) -> None:
     def closes() -> tuple[Ended, float]:
         bench = Bench(tmp_path)
         before = time.process_time()
-        ended = bench.shell("exec >&- 2>&-; sleep 1; exit 4")
+        ended = bench.shell("exec >&- 2>&-; sleep 2; exit 4")
         return ended, time.process_time() - before
 
     ended, cpu = in_worker(closes)
     assert ended.exit_code == 4
-    assert cpu < 0.2
+    assert cpu < 1.0  # a loop that spins takes all of 2 s
 
 
 def test_a_background_child_that_keeps_the_pipes_open(tmp_path: Path) -> None:

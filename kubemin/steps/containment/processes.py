@@ -18,6 +18,7 @@ from kubemin import clock
 SWEEP_SECONDS = 3.0  # until a sweep gives up: what ignores SIGKILL for so long sits in the kernel
 _FREEZE_ROUNDS = 64  # scans that find new processes before they are killed without standing still
 _PAUSE_MILLISECONDS = 20
+_PROC = "/proc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Swept:
 def read_process(pid: int) -> Process | None:
     """None: there is no such process (any more)."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+        with open(f"{_PROC}/{pid}/stat", "rb", buffering=0) as file:
             fields = file.read(4096).rpartition(b")")[2].split()
     except OSError:
         return None
@@ -63,7 +64,7 @@ def has_children() -> bool:
 
 def descendants(root: int) -> list[Process]:
     """All processes below `root`, parents first; one look, so a forking tree needs several."""
-    if os.path.exists(f"/proc/{root}/task/{root}/children"):
+    if os.path.exists(f"{_PROC}/{root}/task/{root}/children"):
         return list(_walk(root))
     return list(_below(root, _all_processes()))
 
@@ -81,8 +82,8 @@ def _walk(root: int) -> Iterator[Process]:
 def _children(pid: int) -> list[int]:
     pids: list[int] = []
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:
+        for thread in os.listdir(f"{_PROC}/{pid}/task"):
+            with open(f"{_PROC}/{pid}/task/{thread}/children", "rb", buffering=0) as file:
                 pids += map(int, file.read().split())
     except OSError:
         pass  # it has gone, and its children have another parent: the next look finds them there
@@ -92,7 +93,7 @@ def _children(pid: int) -> list[int]:
 def _all_processes() -> dict[int, list[Process]]:
     """Parent's pid -> its children. Where the kernel lists no children (CONFIG_PROC_CHILDREN)."""
     families: dict[int, list[Process]] = {}
-    for name in os.listdir("/proc"):
+    for name in os.listdir(_PROC):
         if name.isdigit() and (process := read_process(int(name))) is not None:
             families.setdefault(process.ppid, []).append(process)
     return families
