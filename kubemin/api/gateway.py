@@ -155,8 +155,8 @@ class Gateway:
 
     def exchange(self, requests: Requests) -> list[msgspec.Raw]:
         """All replies, in order. Raises the first refusal as its KubeminError, Unreachable when there is no way."""
-        drops, deadline = 0, clock.monotonic() + ARRIVAL
-        while drops < 2:
+        pause, deadline = 0.005, clock.monotonic() + ARRIVAL
+        while True:
             connection = self.connect()
             if connection is None:
                 replies = self._directly(requests)
@@ -169,12 +169,15 @@ class Gateway:
                 continue
             try:
                 return self._over(connection, requests)
-            except Dropped:
-                drops += 1
-        raise Unreachable(
-            "the connection to the daemon was lost twice; whether the request was carried out is not known; "
-            "repeating it with the same key is safe; see `kubeminctl status` and the daemon's log"
-        )
+            except Dropped as exc:
+                # A coordinator that dies is back within a second; until its listener is gone, it even accepts.
+                if clock.monotonic() >= deadline:
+                    raise Unreachable(
+                        "the connection to the daemon keeps being lost; whether the request was carried out is not "
+                        "known; repeating it with the same key is safe; see the daemon's log"
+                    ) from exc
+                time.sleep(pause)
+                pause = min(pause * 2, 0.2)
 
     def _over(self, connection: Connection, requests: Requests) -> list[msgspec.Raw]:
         finished = False

@@ -130,7 +130,6 @@ class Executor:
         deadline = now + claim.timeout
         self._writer.running(claim.run, claim.idx, claim.token, label, now, deadline + room)
         self._current.begin(claim, deadline)
-        faults.point("worker.started")
         self._title.running(label, claim.quiet)
         if not claim.quiet:
             log.info(f"Worker {self._slot} executing task {claim.task}", **_fields(claim))
