@@ -49,11 +49,9 @@ class Scope:
         return value
 
     def resolve_items(self, value: Any, at: str, node: int, prefix: str) -> Any:
-        """`forEach`: a list as it is, or one whole reference."""
+        """`forEach`: a list, which may hold references, or one whole reference."""
         if isinstance(value, list):
-            if has_reference(value):
-                self._checks.problem(at, "reference", "a list takes no references; use one reference to a list instead")
-            return value
+            return self.resolve(value, at, node, prefix, has_item=False)
         try:
             reference = whole(value)
         except ValueError as exc:

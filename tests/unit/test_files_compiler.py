@@ -77,12 +77,12 @@ def test_groups_in_groups() -> None:
 
 def test_for_each() -> None:
     steps = A + '  - {name: f, run: [x, "${{ item.id }}"], forEach: "${{ steps.a.output.list }}", maxParallel: 3}\n'
-    steps += "  - {name: l, python: 'm:f', with: {i: '${{ item }}'}, forEach: [1, {k: v}]}\n"
+    steps += "  - {name: l, python: 'm:f', with: {i: '${{ item }}'}, forEach: [1, {k: '${{ steps.a.output }}'}]}\n"
     graph = compiled(steps)
     assert shape(graph) == ["a", "f(fanout) ~ a", "l(fanout) ~ f"]
     fan = node(graph, "f")
     assert (fan.items, fan.max_parallel, fan.refs) == ("${{ steps.a.output.list }}", 3, (0,))
-    assert node(graph, "l").items == [1, {"k": "v"}]
+    assert (node(graph, "l").items, node(graph, "l").refs) == ([1, {"k": "${{ steps.a.output }}"}], (0,))
 
 
 def test_references_become_full_paths() -> None:

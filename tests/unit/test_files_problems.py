@@ -132,7 +132,7 @@ def test_workflow_names(name: str, code: str) -> None:
         ("name: a, run: [x], forEach: abc", ".forEach", "type"),
         ("name: a, run: [x], forEach: null", ".forEach", "type"),
         ("name: a, run: [x], forEach: {a: b}", ".forEach", "type"),
-        ("name: a, run: [x], forEach: ['${{ run.id }}']", ".forEach", "reference"),
+        ("name: a, run: [x], forEach: [b, '${{ item }}']", ".forEach[1]", "reference"),
         ("name: a, run: [x], forEach: 'x${{ run.id }}'", ".forEach", "type"),
         ("name: a, run: [x], forEach: '${{ item }}'", ".forEach", "reference"),
         ("name: a, run: [x], maxParallel: 5", ".maxParallel", "not_here"),
