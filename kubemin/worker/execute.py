@@ -67,6 +67,8 @@ class Executor:
         self._base = {**environment.base_environment(settings.user), "KUBEMIN_INSTANCE": self._marker}
         self._place = Place(settings, slot, self._marker)
         self._place.clear()
+        # Users' code is imported and called in the worker, unless that has rights which steps should not have.
+        self._alone = bool(settings.user) and os.geteuid() == 0
         self.left_children = False  # a Python step left processes behind, which are dead now
 
     def idle(self) -> None:
@@ -108,7 +110,9 @@ class Executor:
             work = _work_of(claim)
             path = work.get("python")
             if path is not None:
-                return self._limited(claim, work) if work.get("limits") else self._python(claim, path, work)
+                return (
+                    self._apart(claim, work) if self._alone or work.get("limits") else self._python(claim, path, work)
+                )
             if "run" in work or "shell" in work:
                 return self._command(claim, work)
         except StartFailed as error:
@@ -182,8 +186,8 @@ class Executor:
             self._output.write("stderr", trace.encode("utf-8", "backslashreplace"))
         return ended_by(error)
 
-    def _limited(self, claim: Claim, work: dict[str, Any]) -> tuple[Ended, msgspec.Raw | None]:
-        """In a child of its own, so that the limits hold it and not the worker."""
+    def _apart(self, claim: Claim, work: dict[str, Any]) -> tuple[Ended, msgspec.Raw | None]:
+        """In a child of its own, so that its limits hold it and not the worker, and it has the rights of `user`."""
         self._begin(claim, ROOM)
 
         def call() -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ import os, time
 def add(a, b=0): return a + b
 def large(): print("x" * 60_000); return "y" * 60_000
 def ppid(): return [os.getpid(), os.getppid()]
+def who(): return [os.getuid(), os.geteuid(), os.getgid(), os.access(os.environ["KUBEMIN_TMP"], os.W_OK)]
 def read_input(): return input()
 def hold(seconds): time.sleep(seconds)
 def grab(megabytes): return len(bytearray(megabytes * 1024 * 1024))
@@ -327,3 +330,15 @@ def test_python_under_limits_runs_in_a_child(worker: WorkerProcess) -> None:
     assert outcome.cause is Cause.START and "not admitted" in outcome.message
     worker.give({"python": "work:hold", "args": [30], "limits": LIMITS}, timeout=0.2)
     assert worker.outcome().state is TaskState.TIMEOUT
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs steps as somebody else")
+def test_python_steps_have_the_rights_of_user(start: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    worker = start(user="nobody")
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and str(folder).startswith(tempfile.gettempdir() + os.sep):
+            folder.chmod(0o755)
+    worker.call("who")
+    outcome = worker.outcome()
+    assert json.loads(bytes(outcome.output or b"")) == [nobody.pw_uid, nobody.pw_uid, nobody.pw_gid, True]
