@@ -98,7 +98,7 @@ def tree(view: RunView, rows: int) -> RenderableType:
     root = Tree(Text.assemble((view.workflow, "bold"), f"  {view.id}  ", _styled(view.status.value)))
     branches: dict[str, Tree] = {}
     shown = _fitting(view.tasks, rows)
-    for task in sorted(shown, key=lambda task: (_parent(task.step).count("/"), "[" in task.step)):
+    for task in sorted(shown, key=lambda task: (task.step.count("/"), "[" in task.step)):
         parent = branches.get(_parent(task.step), root)
         branches[task.step] = parent.add(_text(task))
     if len(shown) < len(view.tasks):

@@ -16,4 +16,4 @@ def command(session: Session, run: str) -> None:
     if session.json:
         render.document({"id": run, "cancelled": new})
     else:
-        render.line(f"run {run} is being cancelled" + ("" if new else " already"))
+        render.line(f"run {run} is being cancelled" if new else f"run {run} was cancelled already")
