@@ -127,7 +127,7 @@ def _serve(config: str | None, flags: Mapping[str, str]) -> int:
 
     settings = load_settings(config, flags, os.environ)
     log.configure(level=settings.log.level, format=settings.log.format, role="supervisor", node=settings.node_id)
-    if problems := host.problems(settings):
+    if problems := host.problems(settings, config_path(config, os.environ)):
         raise Invalid(problems)
     os.umask(0o027)  # the group kubemin may read, nobody else
     host.make_directories(settings)

@@ -69,7 +69,7 @@ def check(source: Origin) -> Checked:
     """Read everything and change nothing. Never raises for what a user wrote."""
     settings, invalid = examine(source.config, source.flags, source.environ)
     definitions, failures = compile_workflows(settings, source)
-    unfit = host.problems(settings)
+    unfit = host.problems(settings, config_path(source.config, source.environ))
     configuration = [failure for failure in (invalid, Invalid(unfit) if unfit else None) if failure]
     return Checked(settings, definitions, [*configuration, *failures])
 

@@ -59,8 +59,28 @@ def user_name(uid: int) -> str:
         return f"user {uid}"
 
 
-def problems(settings: Settings) -> list[Problem]:
-    """What would keep a daemon with these settings from its work here, directories left aside."""
+def problems(settings: Settings, config: str) -> list[Problem]:
+    """What would keep a daemon with these settings from its work here, its own directories left aside."""
+    return [*_untrusted("", config), *_untrusted("workflowsDir", settings.workflows_dir), *_user_problems(settings)]
+
+
+def _untrusted(field: str, path: str) -> list[Problem]:
+    """Whoever writes these files runs commands as us: that must not be everybody, nor, for root, a mere user."""
+    try:
+        status = os.stat(path)
+    except OSError:  # not there, or it is told elsewhere that it cannot be read
+        return []
+    if status.st_mode & 0o002:
+        text = f"everybody may write to {path}, and so run commands as {_me()}; do `chmod o-w {path}`"
+        return [Problem(field, "unsafe", text)]
+    if os.geteuid() == 0 and status.st_uid != 0:
+        owner = user_name(status.st_uid)
+        text = f"{path} belongs to {owner}, who could so run commands as root; do `chown root {path}`"
+        return [Problem(field, "wrong_owner", text)]
+    return []
+
+
+def _user_problems(settings: Settings) -> list[Problem]:
     if settings.user is None:
         return []
     if os.geteuid() != 0:

@@ -470,10 +470,32 @@ def test_directories_that_cannot_be_used_are_all_told(tmp_path: Path) -> None:
 
 
 def test_the_user_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert host_problems(Settings()) == []
+    assert host_problems(Settings(), "/no/file") == []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert host_problems(Settings(user="root")) == host_problems(Settings(user="0")) == []
-    assert [p.code for p in host_problems(Settings(user="no-such-user"))] == ["no_such_user"]
-    assert [p.code for p in host_problems(Settings(user="4294967290"))] == ["no_such_user"]
+    assert host_problems(Settings(user="root"), "/no/file") == host_problems(Settings(user="0"), "/no/file") == []
+    assert [p.code for p in host_problems(Settings(user="no-such-user"), "/no/file")] == ["no_such_user"]
+    assert [p.code for p in host_problems(Settings(user="4294967290"), "/no/file")] == ["no_such_user"]
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    assert [p.code for p in host_problems(Settings(user="root"))] == ["not_root"]
+    assert [p.code for p in host_problems(Settings(user="root"), "/no/file")] == ["not_root"]
+
+
+def test_files_that_anybody_else_may_write(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, folder = write("#\n"), tmp_path / "workflows.d"
+    folder.mkdir()
+    settings = Settings(workflows_dir=str(folder))
+
+    def codes() -> list[tuple[str, str]]:
+        return [(problem.field, problem.code) for problem in host_problems(settings, config)]
+
+    monkeypatch.setattr(os, "geteuid", lambda: os.stat(config).st_uid)
+    assert codes() == []
+    os.chmod(config, 0o666)
+    folder.chmod(0o777)
+    assert codes() == [("", "unsafe"), ("workflowsDir", "unsafe")]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs chown")
+def test_roots_files_belong_to_root(write: Any) -> None:
+    config = write("#\n")
+    os.chown(config, 4711, 4711)
+    assert [problem.code for problem in host_problems(Settings(), config)] == ["wrong_owner"]
