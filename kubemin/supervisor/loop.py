@@ -11,6 +11,7 @@ import select
 import signal
 from collections.abc import Iterable
 
+import msgspec
 from setproctitle import setproctitle
 
 from kubemin import clock
@@ -22,7 +23,7 @@ from kubemin.supervisor.dump import dump_state
 from kubemin.supervisor.node import Check, Entries, Node
 from kubemin.supervisor.notify import Notifier
 from kubemin.supervisor.orphans import Orphans
-from kubemin.supervisor.pool import Pool
+from kubemin.supervisor.pool import KillOrder, Pool
 from kubemin.supervisor.reload import Outcome, Reload
 from kubemin.supervisor.signals import SignalBox
 from kubemin.supervisor.slots import Life
@@ -31,7 +32,6 @@ from kubemin.supervisor.stopping import Stop
 from kubemin.telemetry import log
 
 LONGEST_WAIT = 5.0  # seconds; nothing depends on it
-SWEEP_SECONDS = 0.01  # between two sweeps while orphans are left
 TELL_SECONDS = 1.0  # between two status lines to the service manager
 NOW = frozenset({signal.SIGINT, signal.SIGQUIT})
 CONTROL = frozenset({signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU})
@@ -52,7 +52,6 @@ class Supervisor:
         self.ready = False
         self.drained = False
         self.wishes = wishes.Wishes(self)
-        self._orphans_left = False
         self._shown: tuple[object, ...] = ()
         self._next_status = 0.0
         self._started = boottime()
@@ -89,8 +88,7 @@ class Supervisor:
         now = clock.monotonic()
         parts = (self.pool, self.keeper, self.reload, self.stop)
         seconds = min(LONGEST_WAIT, self.notify.next_due(), *(part.next_due(now) for part in parts))
-        if self._orphans_left:
-            seconds = min(seconds, SWEEP_SECONDS)
+        seconds = max(0.0, min(seconds, self.orphans.next_due - now))
         poller.poll(0 if self.stop.done else seconds * 1000)
 
     def handle_signals(self, now: float) -> None:
@@ -111,15 +109,17 @@ class Supervisor:
                 self._bury(pid, os.waitpid(pid, 0)[1], now)
             else:
                 self.orphans.reap(pid)
-        if ended or self._orphans_left:
-            self._orphans_left = self.orphans.sweep(self._known())
+        if ended or now >= self.orphans.next_due:
+            self.orphans.sweep(self._known(), now)
 
     def hear_coordinator(self) -> None:
         for message in self.keeper.receive():
-            if message.get("type") == "kill":
-                self.pool.kill(message["slot"], message["incarnation"], message["token"], message["reason"])
+            try:
+                order = msgspec.convert(message, KillOrder)
+            except msgspec.ValidationError as exc:
+                log.error("the coordinator says what is not understood", told=str(message), reason=str(exc))
             else:
-                log.warning("the coordinator says what is not understood", type=message.get("type"))
+                self.pool.kill(order)
 
     def give_up_if_hopeless(self, now: float) -> None:
         """What cannot start at all stops the daemon, with the reason; it does not fill the disk with attempts."""

@@ -17,6 +17,7 @@ from kubemin import clock
 from kubemin.supervisor import procfs
 
 MARKER = "KUBEMIN_INSTANCE"
+_PAUSES = 0.01, 1.0  # seconds between sweeps: the first, doubled up to the longest while something cannot be killed
 _ROUNDS = 8  # of freezing within one sweep; a fork bomb goes on in the next one
 _LEFTOVER_SECONDS = 5.0
 
@@ -28,16 +29,20 @@ class Orphans:
         self._me = os.getpid()
         self._spared = set(procfs.children(self._me))
         self.killed = 0
+        self.next_due = float("inf")  # monotonic seconds
+        self._pause = _PAUSES[0]
 
-    def sweep(self, known: Collection[int]) -> bool:
-        """Kill and reap all children that are neither `known` nor spared. True: some are left, come back soon."""
+    def sweep(self, known: Collection[int], now: float) -> None:
+        """Kill and reap all children that are neither `known` nor spared; `next_due` says when to come back."""
         strangers = set(procfs.children(self._me)).difference(known, self._spared)
         if not strangers:
-            return False
+            self.next_due, self._pause = float("inf"), _PAUSES[0]
+            return
         for pid in strangers:
             _reap(pid)
         self._freeze_and_kill(known)
-        return True
+        self.next_due = now + self._pause
+        self._pause = min(self._pause * 2, _PAUSES[1])
 
     def reap(self, pid: int) -> None:
         """An unknown child ended."""

@@ -40,6 +40,15 @@ class Told(Protocol):
     def worker_died(self, life: Life, status: int, reason: str | None, record: SlotRecord | None) -> None: ...
 
 
+class KillOrder(msgspec.Struct, frozen=True, tag="kill"):
+    """A message of the coordinator: the step does not end by itself."""
+
+    slot: int
+    incarnation: int
+    token: int
+    reason: str
+
+
 class Canary(msgspec.Struct):
     """One extra worker that tries new settings before all others get them, and stays until they have them."""
 
@@ -315,12 +324,12 @@ class Pool:
             log.error("worker does not end", worker=life.slot, pid=life.pid, seconds=END_SECONDS)
             self._kill(life, "drain", 0)
 
-    def kill(self, slot: int, incarnation: int, token: int, reason: str) -> None:
+    def kill(self, order: KillOrder) -> None:
         """The coordinator asks: kill this life if it still runs this task."""
-        life = self._slots[slot].life if slot in self._slots else None
-        record = self.record(life) if life is not None and life.incarnation == incarnation else None
-        if life is not None and record is not None and record.token == token:
-            self._kill(life, reason, token)
+        life = self._slots[order.slot].life if order.slot in self._slots else None
+        record = self.record(life) if life is not None and life.incarnation == order.incarnation else None
+        if life is not None and record is not None and record.token == order.token:
+            self._kill(life, order.reason, order.token)
 
     def kill_all(self, reason: str) -> None:
         for life in self.lives():

@@ -16,7 +16,7 @@ from kubemin.errors import KubeminError, StoreUnavailable
 from kubemin.scoreboard import Scoreboard, SlotState, boottime
 from kubemin.steps.containment import prepare_delegation
 from kubemin.steps.environment import instance_marker
-from kubemin.supervisor import orphans, pidfile, procfs
+from kubemin.supervisor import orphans, pidfile, procfs, wanted
 from kubemin.supervisor.coordinator import Started
 from kubemin.telemetry import log
 
@@ -74,9 +74,10 @@ def make_board(settings: Settings, instance: str) -> Scoreboard:
 
 
 def claim_runtime(settings: Settings) -> None:
-    """The pid file is ours; what an earlier check left is not. Raises StoreUnavailable."""
-    with contextlib.suppress(OSError):
-        os.unlink(os.path.join(settings.runtime_dir, CHECK_RESULT))
+    """The pid file is ours; what was checked by or wanted of a predecessor is not. Raises StoreUnavailable."""
+    for name in (CHECK_RESULT, wanted.NAME):
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(settings.runtime_dir, name))
     path = os.path.join(settings.runtime_dir, PID_FILE)
     try:
         pidfile.write(path)

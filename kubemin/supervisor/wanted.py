@@ -10,6 +10,7 @@ import os
 
 import msgspec
 
+NAME = "wanted.json"
 _LIMIT = 64 * 1024  # bytes: more is not ours
 
 
@@ -22,7 +23,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def path_in(runtime_dir: str) -> str:
-    return os.path.join(runtime_dir, "wanted.json")
+    return os.path.join(runtime_dir, NAME)
 
 
 def write(runtime_dir: str, wanted: Wanted) -> None:

@@ -23,8 +23,7 @@ _NOTHING = wanted.Wanted()
 class Wishes:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        left_over = wanted.read(supervisor.node.settings.runtime_dir)
-        self._last = left_over.request if left_over else ""  # asked of a predecessor, not of us
+        self._last = ""  # request that was read already
 
     def carry_out(self, signals: set[int], now: float) -> None:
         """All of HUP, USR2, TTIN and TTOU that came, together with the wish if there is a new one."""

@@ -79,6 +79,8 @@ def worker(
                 continue
             done += 1
             task = json.loads(packet[1])
+            if task.get("stubborn"):
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             deadline = boottime() + task["deadline"] if "deadline" in task else 0.0
             writer.running(task.get("run", "r"), 0, task["token"], task.get("label", "w/s"), boottime(), deadline)
             _do(task)
@@ -95,8 +97,6 @@ def _plan() -> dict[str, Any]:
 
 def _do(task: dict[str, Any]) -> None:
     until = time.monotonic() + task.get("seconds", 0)
-    if task.get("stubborn"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     if "leave" in task:
         _leave_daemon(task["leave"])
     if "quit" in task:

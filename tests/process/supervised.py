@@ -138,6 +138,7 @@ class Supervised:
 
     def task(self, slot: int, token: int, **what: Any) -> None:
         """Give a worker a task and wait until it has begun."""
+        self.wait_told("worker", pid=self.slot(slot).pid)
         self.order(slot=slot, token=token, **what)
         wait_until(lambda: self.slot(slot).token == token, what=f"task {token} in slot {slot}\n{self.log}")
 

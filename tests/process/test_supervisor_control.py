@@ -206,9 +206,9 @@ def test_term_during_a_reload(supervised: Supervised) -> None:
 def test_worker_that_recycles_itself_is_replaced_at_once(supervised: Supervised) -> None:
     for token in range(1, 6):
         old = supervised.slot(0).pid
+        supervised.wait_told("worker", pid=old)
         supervised.order(slot=0, token=token, quit=0)
-        new = wait_until(lambda: (r := supervised.slot(0)).state == "idle" and r.pid != old and r, 1)  # noqa: B023
-        supervised.wait_told("worker", pid=new.pid)
+        wait_until(lambda: (r := supervised.slot(0)).state == "idle" and r.pid != old and r, 2)  # noqa: B023
 
 
 # --- size and drain ---------------------------------------------------------------------------------------------------
