@@ -13,6 +13,8 @@ import os
 import socket
 from collections.abc import Iterable
 
+from kubemin.telemetry.streams import identity
+
 SOCKET = "/run/systemd/journal/socket"
 _SEND_BUFFER = 8 * 1024 * 1024  # as sd-journal does; the kernel caps it at wmem_max
 _TOO_LARGE = (errno.EMSGSIZE, errno.ENOBUFS)
@@ -46,17 +48,11 @@ class Journal:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        self._identity = identity(self.fd)
 
     @property
     def fd(self) -> int:
         return self._socket.fileno()
-
-    def alive(self) -> bool:
-        try:
-            os.fstat(self.fd)
-        except OSError:
-            return False
-        return True
 
     def write(self, record: bytes) -> bool:
         """Whether journald has it."""
@@ -83,5 +79,8 @@ class Journal:
         return True
 
     def close(self) -> None:
-        # By number: the sweep after a fork may have closed it already.
-        self._socket.close()
+        """Unless somebody closed our descriptor (a sweep after a fork): its number may be another file's by now."""
+        if identity(self.fd) == self._identity:
+            self._socket.close()
+        else:
+            self._socket.detach()

@@ -272,7 +272,7 @@ def _available_format() -> str:
 def _open_journal() -> None:
     """A socket for each process: its send buffer is its own, so a flooding worker does not use up the supervisor's."""
     old = _state.journal
-    if old is not None and old.alive():
+    if old is not None:
         old.close()
     try:
         _state.journal = Journal(SOCKET)

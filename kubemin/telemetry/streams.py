@@ -7,7 +7,6 @@ later points 1 and 2 at the output of Python steps).
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import stat
@@ -28,6 +27,15 @@ def _reopened(fd: int) -> int | None:
         return None
 
 
+def identity(fd: int) -> tuple[int, int] | None:
+    """What the descriptor is open on; None when it is closed."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 class StandardError:
     """One line, one write, never waiting. `write` says whether the line is out."""
 
@@ -44,13 +52,11 @@ class StandardError:
         self._poll = select.poll()
         self._poll.register(self.fd, select.POLLOUT)
 
+        self._identity = identity(self.fd)
+
     def alive(self) -> bool:
-        """False when somebody closed our descriptor (a sweep after a fork)."""
-        try:
-            os.fstat(self.fd)
-        except OSError:
-            return False
-        return True
+        """False when somebody closed our descriptor (a sweep after a fork); its number may be another file's by now."""
+        return identity(self.fd) == self._identity
 
     def write(self, line: bytes) -> bool:
         """`line` ends in a newline and is at most `limit` bytes long."""
@@ -59,9 +65,7 @@ class StandardError:
             if not self._never_blocks and not self._writable():
                 return False
             written = self._send(data) if self._socket else os.write(self.fd, data)
-        except OSError as exc:
-            if exc.errno == errno.EBADF:
-                self._never_blocks = False
+        except OSError:
             return False
         self._torn = written < len(data)
         return not self._torn
@@ -74,6 +78,3 @@ class StandardError:
 
         with socket.socket(fileno=os.dup(self.fd)) as stream:
             return stream.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-
-    def close(self) -> None:
-        os.close(self.fd)

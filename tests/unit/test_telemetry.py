@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import pty
@@ -433,6 +434,18 @@ def test_each_process_has_its_own_socket(journald: socket.socket) -> None:
     before = log._state.journal
     log.configure(role="worker 4")
     assert log._state.journal is not before and len(log.descriptors()) == 1
+
+
+def test_a_swept_socket_whose_number_is_anothers_is_left_alone(journald: socket.socket) -> None:
+    (number,) = log.descriptors()
+    with open("/dev/null", "rb") as other:
+        os.dup2(other.fileno(), number)
+        log.configure(role="worker 4")
+        gc.collect()
+        assert os.fstat(number).st_ino == os.fstat(other.fileno()).st_ino
+        os.close(number)
+    log.info("m")
+    assert record(journald)["MESSAGE"] == "m"
 
 
 def test_auto_is_the_journal_only_when_systemd_gave_us_its_stream(journald: socket.socket, redirect: Any) -> None:
