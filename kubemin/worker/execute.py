@@ -54,6 +54,7 @@ class Executor:
         output: PythonOutput,
         containment: Containment,
     ) -> None:
+        self._pid = os.getpid()
         self._slot = slot
         self._settings = settings
         self._writer = writer
@@ -165,8 +166,11 @@ class Executor:
             result = msgspec.Raw(encode_result(function(*work.get("args", ()), **work.get("with", {}))))
         except BaseException as error:
             self._interrupts.in_python = False
-            ended = self._raised(error)
+            if os.getpid() == self._pid:
+                ended = self._raised(error)
         self._interrupts.in_python = False
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child that the function forked and let return: it must not go on as a second worker
         set_current(None)
         if self._containment.kill_leftovers():
             self.left_children = True

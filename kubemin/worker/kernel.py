@@ -40,15 +40,15 @@ def become_subreaper() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def watch_writes(fd: int) -> int | None:
-    """A descriptor that sends SIGIO to this thread when the file `fd` is written to; None: not possible here.
+def watch_writes(*fds: int) -> int | None:
+    """A descriptor that sends SIGIO to this thread when one of the files `fds` is written to; None: not possible here.
 
     The signal comes once; reading the descriptor arms it again. A memfd cannot be watched (Linux 6.14), a file can.
     """
     watch: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     if watch < 0:
         return None  # fs.inotify.max_user_instances is used up
-    if _libc.inotify_add_watch(watch, b"/proc/self/fd/%d" % fd, _IN_MODIFY) < 0:
+    if any(_libc.inotify_add_watch(watch, b"/proc/self/fd/%d" % fd, _IN_MODIFY) < 0 for fd in fds):
         os.close(watch)
         return None
     fcntl.fcntl(watch, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, threading.get_native_id()))

@@ -28,6 +28,7 @@ from kubemin.worker.usage import resident_bytes
 
 IDLE_SECONDS: Final = 30.0  # an idle worker wakes up so often, to show that it lives
 CHECK_SECONDS: Final = 0.05  # between two looks at what tasks leave
+LAST_LOOK_SECONDS: Final = 0.02  # without a task: then there is time for it
 LONG_MICROS: Final = 10_000  # after a task that took longer, the look is due at once
 LAST_WORDS_SECONDS: Final = 2.0  # for a report, after INT, to a coordinator that does not read
 
@@ -61,6 +62,7 @@ class Worker:
         self._room_poll.register(reports.fileno(), select.POLLOUT)
         self._done = 0
         self._rested_at = -1  # tasks done when it last became idle
+        self._looked_at = 0  # and when it last looked at what they left
         self._checked = clock.monotonic()
         self._replace_for = ""  # why this worker returns, when it wants to be replaced
         self._hygiene = Hygiene()
@@ -145,6 +147,7 @@ class Worker:
     def _check(self, task: str) -> None:
         """What tasks left, memory, and cancels that nobody waits for."""
         self._checked = clock.monotonic()
+        self._looked_at = self._done
         self._output.flush_c()
         self._interrupts.read()
         self._interrupts.watch()
@@ -163,12 +166,12 @@ class Worker:
     # --- waiting ------------------------------------------------------------------------------------------------------
 
     def _rest(self) -> None:
-        """Nothing to do: a last look at what was done, then wait."""
+        """Nothing to do: wait. A last look at what was done is taken when nothing comes at once."""
         if self._done != self._rested_at:
-            self._check("")
             self._become_idle()
-            return  # and look once more: packets may have come
-        self._idle_poll.poll(IDLE_SECONDS * 1000)
+        patience = IDLE_SECONDS if self._looked_at == self._done else LAST_LOOK_SECONDS
+        if not self._idle_poll.poll(patience * 1000) and self._looked_at != self._done:
+            self._check("")
         self._interrupts.read()
 
     def _become_idle(self) -> None:

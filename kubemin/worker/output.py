@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
 from kubemin.steps.capture import Allowance, Capture, Emit, Masks
@@ -39,7 +40,6 @@ class _Descriptor:
         # With O_APPEND all who inherited the descriptor write at the end, wherever that is by then.
         fcntl.fcntl(self.fd, fcntl.F_SETFL, os.O_APPEND)
         os.dup2(self.fd, number)
-        self.watch = kernel.watch_writes(self.fd)
         self._taken = 0
         self._kept = 0  # where the part begins whose memory was not given back
 
@@ -59,13 +59,6 @@ class _Descriptor:
             if self._taken - self._kept >= _FORGET and kernel.forget(self.fd, self._taken):
                 self._kept = self._taken
             yield data
-
-    def rearm(self) -> None:
-        if self.watch is not None:
-            try:
-                os.read(self.watch, 4096)
-            except BlockingIOError:
-                return
 
     def reset(self) -> None:
         """Nobody writes any more: begin again at 0."""
@@ -87,6 +80,8 @@ class PythonOutput:
         self._captures: dict[str, Capture] = {}
         signal.signal(signal.SIGIO, self._on_write)
         self._files = {name: _Descriptor(n, directory) for n, name in enumerate(STREAMS, 1)}
+        # Without a watch (see fs.inotify.max_user_instances) the files are read at the end of the step only.
+        self._watch = kernel.watch_writes(*[file.fd for file in self._files.values()])
         kernel.line_buffer_c_streams()
         sys.stdout = cast(TextIO, _Text(self, "stdout", 1))
         sys.stderr = cast(TextIO, _Text(self, "stderr", 2))
@@ -171,8 +166,7 @@ class PythonOutput:
         return capture
 
     def _on_write(self, *_: object) -> None:
-        for file in self._files.values():
-            file.rearm()  # whoever takes the news: a write that comes in between sends another signal
+        self._rearm()  # whoever takes the news: a write that comes in between sends another signal
         self._news = True
         if not self._lock.acquire(blocking=False):
             return  # the thread that holds it looks again
@@ -181,6 +175,11 @@ class PythonOutput:
                 self._absorb()
         finally:
             self._lock.release()
+
+    def _rearm(self) -> None:
+        if self._watch is not None:
+            with suppress(BlockingIOError):
+                os.read(self._watch, 4096)
 
 
 class _Text(io.TextIOBase):

@@ -114,6 +114,11 @@ def soil(what):
         script = "setsid sleep 60 >/dev/null 2>&1 & echo $!"
         return int(subprocess.run(["sh", "-c", script], capture_output=True).stdout)
     return os.getpid()
+def fork_and_return(how):
+    pid = os.fork()
+    if pid == 0 and how == "raise": raise RuntimeError("in the child")
+    if pid: os.waitpid(pid, 0)
+    return pid
 def streams(): sys.stdout = sys.stderr = None
 def die(how):
     if how == "segv": os.kill(os.getpid(), signal.SIGSEGV)
@@ -419,6 +424,14 @@ def test_a_worker_that_was_left_unclean_is_replaced(worker: WorkerProcess, what:
     assert len(reasons) == 1 and LEFT[what] in reasons[0]
     if what in ("child", "daemon"):
         assert not os.path.exists(f"/proc/{bytes(outcome.output or b'').decode()}")
+
+
+@pytest.mark.parametrize("how", ["return", "raise"])
+def test_a_forked_child_does_not_become_a_second_worker(worker: WorkerProcess, how: str) -> None:
+    outcome = worker.run("fork_and_return", how)
+    assert int(bytes(outcome.output or b"0")) > 0
+    worker.run("add", 1)
+    assert worker.reports.try_recv() is None
 
 
 def test_a_clean_worker_stays(worker: WorkerProcess) -> None:
