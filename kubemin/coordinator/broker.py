@@ -77,7 +77,9 @@ class Link:
         self.window = 1
         self.last_report = clock.monotonic()
         self.closed = False
-        self._writer, self._reader, self.reports = writer, reader, reports
+        self.greeted = False  # it has answered our hello
+        self.unheard: set[int] = set()  # tokens that a predecessor committed; the worker has not said whether it got
+        them self._writer, self._reader, self.reports = writer, reader, reports
 
     @property
     def slot(self) -> int:
@@ -103,8 +105,17 @@ class Link:
         self._send(HELLO, pack_hello())
 
     def adopt(self, run: str, idx: int, token: int) -> None:
-        """Note a claim that an earlier coordinator handed out."""
+        """Note a claim of an earlier coordinator, which may have died between its commit and the hand-over."""
         self.held[token] = Held(run, idx, token)
+        self.unheard.add(token)
+
+    def never_handed(self, executing: int) -> list[tuple[str, int, int]]:
+        """Give up adopted claims above the token that the worker executes: it would have got them after it. Call it
+        when the channel was drained."""
+        tokens = [token for token in self.unheard if token > executing and token in self.held]
+        self.unheard.clear()
+        taken = [self.held.pop(token) for token in tokens]
+        return [(held.run, held.idx, held.token) for held in taken]
 
     def hand(self, claims: list[Claim]) -> None:
         """Hand over claims that are committed."""
@@ -157,6 +168,9 @@ class Link:
                 packet = self.reports.try_recv()
                 if packet is None:
                     break
+                if packet[0] == HELLO_KIND:
+                    self.greeted = True
+                    continue
                 sequence, outcome = unpack_report(packet[1])
             except ValueError as exc:
                 log.error("a report that cannot be read was dropped", worker=self.slot, reason=str(exc))

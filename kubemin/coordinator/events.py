@@ -31,8 +31,8 @@ def tell(changes: Iterable[Change]) -> None:
     for change in changes:
         if change.event in _WARN or (not change.step and change.state in ("failed", "timeout")):
             _emit(log.warning, change)
-        elif change.quiet:
-            _emit(log.debug, change)
+        elif change.quiet or (change.step and change.event == "finished"):
+            _emit(log.debug, change)  # of a step's end its worker tells, with its duration
         else:
             _emit(log.info, change)
 

@@ -15,6 +15,7 @@ from kubemin.coordinator.estimates import WINDOW_SECONDS, Estimates
 from kubemin.coordinator.pending import Pending
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.model.states import Cause
+from kubemin.scoreboard import Scoreboard, SlotState, boottime
 from kubemin.store.base import Stop, Store
 from kubemin.telemetry import log
 
@@ -90,9 +91,12 @@ class Pool:
         link = self._by_fd[fd]
         quiet = bool(link.held) and all(held.quiet for held in link.held.values())
         outcomes = link.read_reports(self.estimates)
-        if not outcomes:
-            self._look_for_end(link)
         pending.report(link.owner, outcomes)
+        if link.greeted and link.unheard:
+            # All that it was handed before our hello is reported: the rest was committed and never sent.
+            pending.give_back(link.owner, link.never_handed(executing=0))
+        elif not outcomes:
+            self._look_for_end(link)
         return quiet
 
     def _look_for_end(self, link: Link) -> None:
@@ -107,6 +111,18 @@ class Pool:
         for link in self.links:
             if link.stalled(now):
                 pending.give_back(link.owner, link.take_back())
+
+    def release_never_handed(self, board: Scoreboard, pending: Pending) -> None:
+        """The same for a worker that is busy for long and cannot answer a hello: what it would have got after the task
+        that it has been executing for a second is not in its hands."""
+        now = boottime()
+        for link in self.links:
+            if link.unheard and not link.greeted:
+                record = board.read_slot(link.slot)
+                if record and record.pid == link.pid and record.state is SlotState.RUNNING and now > record.started +
+                1.0:
+                    pending.give_back(link.owner, link.take_back())
+                    pending.give_back(link.owner, link.never_handed(record.token))
 
     def take_back_all(self, pending: Pending) -> None:
         for link in self.links:

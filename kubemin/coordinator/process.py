@@ -63,7 +63,10 @@ class Coordinator:
         self.settings = settings
         self.board = board
         self.store = SqliteStore(
-            os.path.join(settings.state_dir, "kubemin.db"), instance=instance, node=settings.node_id
+            os.path.join(settings.state_dir, "kubemin.db"),
+            instance=instance,
+            node=settings.node_id,
+            task_timeout=settings.task_timeout,
         )
         self.poller = select.epoll()
         self.control = Control(control)
@@ -107,6 +110,8 @@ class Coordinator:
 
     def _take_over(self) -> None:
         self.settings = take_over(self.store, self.settings)
+        self.store.task_timeout = self.settings.task_timeout
+        log.set_level(self.settings.log.level)
         self.duties.configure(self.settings)
         self.duties.invalidate()
         self._dirty = True
@@ -303,6 +308,7 @@ class Coordinator:
         if now - self._beat >= 1.0:
             self._beat = now
             self.waiters.forget_closed()
+            self.pool.release_never_handed(self.board, self.pending)
             self.control.flush()
             self._write_record(ready=True)
 

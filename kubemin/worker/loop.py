@@ -91,7 +91,7 @@ class Worker:
         elif kind == ACK_KIND:
             self._acknowledge(body)
         elif kind == HELLO_KIND:
-            self._reports.resend()
+            self._reports.answer_hello()
         else:
             log.warning("a packet of an unknown kind was dropped", worker=self._slot, kind=kind)
 
@@ -107,7 +107,8 @@ class Worker:
         faults.point("worker.taken")
         outcome = self._executor.execute(claim)
         faults.point("worker.ended")
-        self._reports.send(outcome)
+        if not self._reports.send(outcome):
+            self._replace_for = "a result could not be reported"
         faults.point("worker.reported")
         self._done += 1
         self._writer.done = self._done

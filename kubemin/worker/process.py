@@ -40,7 +40,7 @@ def run_worker(
     """
     kernel.die_with_parent(supervisor_pid)
     kernel.become_subreaper()
-    log.configure(role=f"worker {slot}")
+    log.configure(role=f"worker {slot}", level=settings.log.level)
     writer = board.slot_writer(slot)
     writer.state(SlotState.STARTING, pid=os.getpid(), incarnation=incarnation, generation=generation)
     interrupts = Interrupts(reports)

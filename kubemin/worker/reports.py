@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from kubemin.channel import MESSAGE_BYTES, REPORT, PacketConnection, pack_report
+from kubemin.channel import HELLO, MESSAGE_BYTES, REPORT, PacketConnection, pack_hello, pack_report
 from kubemin.model.records import Outcome
 
 
@@ -34,18 +34,20 @@ class Reports:
         if len(body) > MESSAGE_BYTES:
             raise ValueError(f"a report of {len(body)} bytes")
         self._kept.append((self._seq, body))
-        return self._connection.try_send(REPORT, body) or self._insist(body)
+        return self._deliver(body)
 
     def acknowledge(self, seq: int) -> None:
         kept = self._kept
         while kept and kept[0][0] <= seq:
             kept.popleft()
 
-    def resend(self) -> None:
-        """To a new coordinator. What one does not read, the next one asks for."""
+    def answer_hello(self) -> None:
+        """To a new coordinator: all that is not acknowledged, then a hello of our own. Whatever was handed over before its
+        hello has been reported when ours arrives. What one does not read, the next one asks for."""
         for _, body in tuple(self._kept):
             if not (self._connection.try_send(REPORT, body) or self._insist(body)):
                 return
+        self._connection.try_send(HELLO, pack_hello())
 
     def _insist(self, body: bytes) -> bool:
         while self._wait():

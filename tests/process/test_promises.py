@@ -1,0 +1,221 @@
+"""The promises of a machine alone, each by killing real processes. Recovery times are printed (`pytest -s`)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Daemon, wait_until
+
+from kubemin.scoreboard import Scoreboard, SlotRecord, SlotState
+
+pytestmark = pytest.mark.timeout if False else []
+
+FUNCTIONS = """
+import os, time, json, signal
+
+def effect(path, n, seconds=0.0):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(fd, b"%d\\n" % n)
+    os.close(fd)
+    time.sleep(seconds)
+    return n
+
+def nap(seconds):
+    time.sleep(seconds)
+    return "rested"
+
+def end(how):
+    if how == "exit": os._exit(0)
+    if how == "segv": os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "sysexit": raise SystemExit(3)
+    if how == "memory": raise MemoryError("no room")
+    if how == "set": return {1, 2}
+
+def die_always():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def start(start_daemon: Callable[..., Daemon], tmp_path: Path) -> Callable[..., Daemon]:
+    (tmp_path / "promises.py").write_text(FUNCTIONS)
+
+    def begin(environ: dict[str, str] | None = None, **settings: Any) -> Daemon:
+        python = {"path": [str(tmp_path)], "allow": ["promises:*"]}
+        return start_daemon(environ=environ, python=python, **settings)
+
+    return begin
+
+
+def record(daemon: Daemon, run: str, beyond: int = 0, timeout: float = 10.0) -> SlotRecord:
+    """The slot that runs this run with a token above `beyond`, as soon as there is one."""
+
+    def look() -> SlotRecord | None:
+        board = Scoreboard.open(str(daemon.run / "scoreboard"))
+        for n in range(4):
+            found = board.read_slot(n)
+            if found and found.state is SlotState.RUNNING and found.run == run and found.token > beyond:
+                return found
+        return None
+
+    return wait_until(look, timeout, what=f"run {run} on a worker")
+
+
+def printed(what: str, began: float, limit: float) -> None:
+    seconds = time.monotonic() - began
+    print(f"{what}: {seconds:.3f} s (promised {limit} s)")
+    assert seconds < limit
+
+
+def test_killed_worker_loses_nothing_and_its_task_starts_within_a_second(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    run = daemon.client.enqueue("promises:nap", 1.0)
+    first = record(daemon, run.id)
+    began = time.monotonic()
+    os.kill(first.pid, signal.SIGKILL)
+    second = record(daemon, run.id, beyond=first.token)
+    printed("P3 worker killed, task started again", began, 1.0)
+    assert second.token > first.token
+    assert run.wait(timeout=20) == "completed"
+    task = daemon.client.run(run.id).view().tasks[0]
+    assert task.attempt == 1  # killed from outside: no attempt is used up
+
+
+def test_daemon_killed_and_restarted_takes_its_tasks_back_within_three_seconds(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    run = daemon.client.enqueue("promises:nap", 1.0)
+    first = record(daemon, run.id)
+    daemon.kill9()  # returns when workers and coordinator are gone with it
+    began = time.monotonic()
+    daemon.start()
+    record(daemon, run.id, beyond=first.token)
+    printed("P3 daemon killed and restarted, task started again", began, 3.0)
+    assert run.wait(timeout=20) == "completed"
+
+
+def test_everything_killed_at_once_loses_nothing(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    daemon = start()
+    effects = tmp_path / "effects"
+    runs = daemon.client.enqueue_many("promises:effect", [((str(effects), n), {}) for n in range(3000)])
+    wait_until(lambda: effects.exists() and effects.stat().st_size > 1000, 10, what="some effects")
+    daemon.kill9(everything=True)
+    daemon.start()
+    states = daemon.client.wait(runs, timeout=60)
+    assert set(states.values()) == {"completed"} and len(states) == 3000
+    assert set(effects.read_text().split()) == {str(n) for n in range(3000)}
+
+
+def test_a_poison_task_is_quarantined_and_others_go_on(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    poison = daemon.client.enqueue("promises:die_always")
+    others = [daemon.client.enqueue("promises:nap", 0.0) for _ in range(20)]
+    assert poison.wait(timeout=30) == "failed"
+    task = daemon.client.run(poison.id).view().tasks[0]
+    assert task.cause == "crash"
+    assert {run.wait(timeout=20) for run in others} == {"completed"}
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [("exit", "exit"), ("segv", "signal"), ("sysexit", "exit"), ("memory", "oom"), ("set", "output")],
+)
+def test_a_python_step_that_ends_badly_fails_with_its_cause(start: Callable[..., Daemon], how: str, cause: str) -> None:
+    daemon = start()
+    run = daemon.client.enqueue("promises:end", how)
+    assert run.wait(timeout=20) == "failed"
+    assert daemon.client.run(run.id).view().tasks[0].cause == cause
+    assert daemon.client.enqueue("promises:nap", 0.0).wait(timeout=20) == "completed"
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "coordinator.applied",
+        "coordinator.committed",
+        "coordinator.handed",
+        "worker.taken",
+        "worker.started",
+        "worker.ended",
+        "worker.reported",
+    ],
+)
+def test_crash_points_lose_nothing_and_accept_once(start: Callable[..., Daemon], tmp_path: Path, point: str) -> None:
+    """One process dies exactly there, once; the work is done all the same, each completion accepted once."""
+    once = tmp_path / "once"
+    daemon = start({"KUBEMIN_FAULT": f"{point}=kill@5", "KUBEMIN_FAULT_ONCE": str(once)})
+    effects = tmp_path / "effects"
+    runs = [daemon.client.enqueue("promises:effect", str(effects), n) for n in range(30)]
+    states = daemon.client.wait(runs, timeout=30)
+    assert set(states.values()) == {"completed"}
+    assert Path(f"{once}.{point}").exists(), "the point was never reached"
+    counts = [effects.read_text().split().count(str(n)) for n in range(30)]
+    assert all(counts) and sum(counts) <= 31
+    if point not in ("worker.ended", "worker.started"):  # there the effect may be there, and not its report
+        assert sum(counts) == 30
+
+
+def test_coordinator_stopped_and_killed_loses_nothing(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    daemon = start()
+    run = daemon.client.enqueue("promises:nap", 1.5)
+    held = record(daemon, run.id)
+    board = Scoreboard.open(str(daemon.run / "scoreboard"))
+    first = board.read_coordinator()
+    assert first is not None
+    os.kill(first.pid, signal.SIGKILL)
+    began = time.monotonic()
+    wait_until(
+        lambda: (now := board.read_coordinator()) is not None and now.pid != first.pid and now.ready,
+        10,
+        what="a new coordinator",
+    )
+    printed("coordinator killed, a new one ready", began, 1.0)
+    assert run.wait(timeout=20) == "completed"
+    task = daemon.client.run(run.id).view().tasks[0]
+    assert task.token == held.token  # the task ran on, untouched
+
+
+def test_term_lets_a_task_finish_and_leaves_nothing(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    run = daemon.client.enqueue("promises:nap", 1.0)
+    record(daemon, run.id)
+    assert daemon.stop() == 0
+    assert daemon.leftovers() == []
+    assert daemon.client.run(run.id).status == "completed"
+
+
+def test_what_outlives_the_grace_period_is_queued_again_for_free(start: Callable[..., Daemon]) -> None:
+    daemon = start(gracefulTimeout="500ms")
+    run = daemon.client.enqueue("promises:nap", 30.0)
+    record(daemon, run.id)
+    began = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - began < 8
+    task = daemon.client.run(run.id).view().tasks[0]
+    assert (task.status, task.attempt) == ("queued", 0)
+
+
+def test_second_daemon_on_the_same_state_directory_is_refused(start: Callable[..., Daemon]) -> None:
+    daemon = start()
+    second = daemon.ctl("run", "--help")
+    assert second.code == 0
+    import subprocess
+
+    from support.programs import program
+
+    done = subprocess.run(
+        [program("kubemind"), "--config", str(daemon.config), "--runtime-dir", str(daemon.home / "other")],
+        env=daemon.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert str(daemon.pid) in done.stderr
+    assert "Traceback" not in done.stderr
