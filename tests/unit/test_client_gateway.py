@@ -236,9 +236,12 @@ def test_a_dropped_connection_in_a_large_batch(
     assert ids(client) <= {run.id for run in runs}  # and nothing besides
 
 
-def test_a_connection_that_keeps_dropping_is_reported(client: Client, serve: Callable[..., Server]) -> None:
+def test_a_connection_that_keeps_dropping_is_reported(
+    client: Client, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     serve(lambda n: "before")
-    with pytest.raises(Unreachable, match="lost twice"):
+    monkeypatch.setattr(gateway, "ARRIVAL", 0.2)
+    with pytest.raises(Unreachable, match="keeps being lost"):
         client.enqueue("m:f")
 
 
