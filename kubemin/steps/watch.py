@@ -214,25 +214,21 @@ class Watch:
 
     def _judge(self, ended: Ended, status: int | None) -> None:
         """How it ended: stopped by us, killed for memory, by a signal, with a code, or well."""
-        code = None if status is None else os.waitstatus_to_exitcode(status)
-        if code is not None:
-            ended.exit_code, ended.signal = (code, None) if code >= 0 else (None, -code)
+        code = -signal.SIGKILL if status is None else os.waitstatus_to_exitcode(status)
+        ended.exit_code, ended.signal = (code, None) if code >= 0 else (None, -code)
         if self.verdict is not None:
             _set(ended, self.verdict.state, self.verdict.cause, self._stopped_message(self.verdict))
         elif code == 0:
             return
-        elif self._cell.killed_for_memory() and (code is None or code > 0 or -code == signal.SIGKILL):
-            _set(ended, TaskState.FAILED, Cause.OOM, _OUT_OF_MEMORY)
-        elif code is None or code < 0:
-            _set(ended, TaskState.FAILED, Cause.SIGNAL, f"killed by {_signal_name(-(code or 0))}")
+        elif reason := self._cell.memory_kill(code):
+            _set(ended, TaskState.FAILED, Cause.OOM, reason)
+        elif code < 0:
+            _set(ended, TaskState.FAILED, Cause.SIGNAL, f"killed by {_signal_name(-code)}")
         else:
             _set(ended, TaskState.FAILED, Cause.EXIT, f"exit code {code}")
 
     def _stopped_message(self, verdict: Verdict) -> str:
         return verdict.message + ("; it ignored SIGTERM and was killed" if self.killed else "")
-
-
-_OUT_OF_MEMORY: Final = "killed by the kernel because memory ran out"
 
 
 def _set(ended: Ended, state: TaskState | None, cause: Cause, message: str) -> None:

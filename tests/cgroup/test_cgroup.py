@@ -72,6 +72,7 @@ def test_memory(tmp_path: Path) -> None:
     ended = run(tmp_path, {"run": [PYTHON, "-c", code], "limits": {"memory": 64 * MIB}})
     print(f"\n{ended.state} {ended.cause} {ended.message!r} {ended.usage}")
     assert (ended.state, ended.cause, ended.signal) == (TaskState.FAILED, Cause.OOM, signal.SIGKILL)
+    assert ended.message == "killed by the kernel: it needed more than limits.memory (64 MiB)"
     assert ended.usage is not None
     assert ended.usage.memory <= 64 * MIB
 

@@ -50,9 +50,10 @@ class Cell:
         self.left = swept.left
         return swept
 
-    def killed_for_memory(self) -> bool:
-        """Whether the kernel killed something of the step because memory ran out."""
-        return False
+    def memory_kill(self, code: int) -> str:
+        """What to tell when a step that ended with `code` (negative: by that signal) did so because the kernel killed
+        something of it for memory; empty when that was not the reason."""
+        return ""
 
     def usage(self, measured: Usage) -> Usage:
         """What the step used; `measured` is the sum of what its reaped processes reported."""

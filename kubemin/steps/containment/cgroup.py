@@ -23,9 +23,10 @@ _CPU_PERIOD = 100_000  # microseconds: the kernel's default
 
 
 class CgroupCell(Cell):
-    def __init__(self, group: ControlGroup, unenforced: tuple[str, ...]) -> None:
+    def __init__(self, group: ControlGroup, memory: int | None, unenforced: tuple[str, ...]) -> None:
         super().__init__(unenforced)
         self._group = group
+        self._memory = memory  # the limit that is in force
         self._procs = os.open(group.file("cgroup.procs"), os.O_WRONLY | os.O_CLOEXEC)
 
     def join(self) -> None:
@@ -47,8 +48,13 @@ class CgroupCell(Cell):
             self._group.await_empty(KILL_SECONDS)
         return super().sweep()  # also reaps the orphans that the group's end has left to this process
 
-    def killed_for_memory(self) -> bool:
-        return self._group.counters("memory.events").get("oom_kill", 0) > 0
+    def memory_kill(self, code: int) -> str:
+        events = self._group.counters("memory.events")
+        if not events.get("oom_kill") or (code < 0 and code != -signal.SIGKILL):
+            return ""
+        if self._memory is not None and events.get("oom"):
+            return f"killed by the kernel: it needed more than limits.memory ({self._memory / (1 << 20):g} MiB)"
+        return "killed by the kernel: the machine, or the daemon's own group, ran out of memory"
 
     def usage(self, measured: Usage) -> Usage:
         used = self._group.counters("cpu.stat").get("usage_usec")
@@ -76,7 +82,7 @@ class CgroupContainment(Containment):
             self._clear()
             self._group.make()
             self._apply(limits, unenforced)
-            return CgroupCell(self._group, unenforced)
+            return CgroupCell(self._group, None if "memory" in unenforced else limits.memory, unenforced)
         except OSError as exc:
             self._group.remove(0)
             if set(limits.wanted) - set(unenforced):

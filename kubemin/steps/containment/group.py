@@ -6,8 +6,12 @@ kills.
 
 from __future__ import annotations
 
+import signal
+
 from kubemin.steps.containment.base import Cell, Containment
 from kubemin.steps.limits import Limits
+
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # itself, or a child of a shell, which passes that on so
 
 
 def _memory_kills() -> int:
@@ -25,8 +29,10 @@ class GroupCell(Cell):
         super().__init__(unenforced)
         self._kills_before = _memory_kills()
 
-    def killed_for_memory(self) -> bool:
-        return _memory_kills() > self._kills_before
+    def memory_kill(self, code: int) -> str:
+        if code not in _KILLED or _memory_kills() <= self._kills_before:
+            return ""
+        return "killed by the kernel: the machine ran out of memory"
 
 
 class GroupContainment(Containment):
