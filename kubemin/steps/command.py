@@ -99,6 +99,10 @@ def _supervise(
             watch = Watch(child, step, cell, containment)
             ended = watch.until_dead()
             return ended, watch.failure, _result(child.result)
+        except BaseException:  # whatever goes wrong in this process, the step does not live on unwatched
+            cell.kill(child.pid)
+            cell.sweep()
+            raise
         finally:
             child.close()
     finally:

@@ -123,7 +123,7 @@ class Watch:
 
     def _on_interrupt(self, events: int) -> None:
         interrupt = self._step.interrupted()
-        if interrupt is not None:
+        if interrupt is not None and self.verdict is None:
             drained = interrupt.cause is Cause.DRAIN
             state = None if drained else TaskState.CANCELLED
             self._stop(
@@ -195,7 +195,8 @@ class Watch:
         return ended
 
     def _reap(self) -> tuple[int | None, Usage]:
-        """The main process's wait status; None when not even SIGKILL ended it."""
+        """The main process's wait status; None when not even SIGKILL ended it. Its peak memory is never less than what
+        this process had at the fork: the kernel counts the moment before the exec."""
         pid, status, usage = os.wait4(self._child.pid, os.WNOHANG)
         if pid == 0:
             return None, Usage()

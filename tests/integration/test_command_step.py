@@ -13,8 +13,9 @@ import pytest
 from stepping import Bench, containment, in_worker, open_descriptors
 
 from kubemin.model.states import Cause, TaskState
-from kubemin.steps.base import Ended
+from kubemin.steps.base import Ended, Interrupt
 from kubemin.steps.command import execute
+from kubemin.steps.containment.processes import has_children
 
 PYTHON = sys.executable
 
@@ -334,6 +335,33 @@ def test_what_is_in_the_pipes_at_the_end_is_read(tmp_path: Path) -> None:
     ended = shell(tmp_path, "head -c 60000 /dev/zero | tr '\\0' y; echo last")
     assert ended.stdout.endswith("last\n")
     assert len(ended.stdout) == 60005
+
+
+def test_a_step_does_not_outlive_an_error_of_its_worker(tmp_path: Path) -> None:
+    def broken_log() -> tuple[str, bool]:
+        bench = Bench(tmp_path)
+        step = bench.step({"shell": "setsid sleep 1000 & echo out; sleep 1000"})
+        step.emit = lambda *_: (_ for _ in ()).throw(OSError("no log"))
+        with pytest.raises(OSError, match="no log") as caught:
+            execute(step, containment())
+        return str(caught.value), has_children()
+
+    assert in_worker(broken_log) == ("no log", False)
+
+
+def test_an_interrupt_that_stays_readable_does_not_spin(tmp_path: Path) -> None:
+    def readable() -> int:
+        bench = Bench(tmp_path)
+        step = bench.step({"shell": "trap '' TERM; while :; do sleep 0.1; done"}, kill_grace=1.5)
+        reader, writer = os.pipe()
+        os.write(writer, b"!")
+        asked: list[None] = []
+        step.interrupt_fd = reader
+        step.interrupted = lambda: (asked.append(None), Interrupt(Cause.CANCELLED))[1]
+        assert execute(step, containment()).state is TaskState.CANCELLED
+        return len(asked)
+
+    assert in_worker(readable) < 500
 
 
 def test_no_descriptor_and_no_child_is_left(tmp_path: Path) -> None:
