@@ -78,8 +78,8 @@ class Link:
         self.last_report = clock.monotonic()
         self.closed = False
         self.greeted = False  # it has answered our hello
-        self.unheard: set[int] = set()  # tokens that a predecessor committed; the worker has not said whether it got
-        them self._writer, self._reader, self.reports = writer, reader, reports
+        self.unheard: set[int] = set()  # tokens a predecessor committed; the worker has not said whether it got them
+        self._writer, self._reader, self.reports = writer, reader, reports
 
     @property
     def slot(self) -> int:

@@ -119,8 +119,8 @@ class Pool:
         for link in self.links:
             if link.unheard and not link.greeted:
                 record = board.read_slot(link.slot)
-                if record and record.pid == link.pid and record.state is SlotState.RUNNING and now > record.started +
-                1.0:
+                running = record and record.pid == link.pid and record.state is SlotState.RUNNING
+                if record and running and now > record.started + 1.0:
                     pending.give_back(link.owner, link.take_back())
                     pending.give_back(link.owner, link.never_handed(record.token))
 

@@ -42,8 +42,8 @@ class Reports:
             kept.popleft()
 
     def answer_hello(self) -> None:
-        """To a new coordinator: all that is not acknowledged, then a hello of our own. Whatever was handed over before its
-        hello has been reported when ours arrives. What one does not read, the next one asks for."""
+        """To a new coordinator: all that is not acknowledged, then a hello of our own. Whatever was handed over
+        before its hello has been reported when ours arrives. What one does not read, the next one asks for."""
         for _, body in tuple(self._kept):
             if not (self._connection.try_send(REPORT, body) or self._insist(body)):
                 return
