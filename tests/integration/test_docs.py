@@ -10,12 +10,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support import PROJECT, processes_naming, program, run_program, wait_until
+from support import PROJECT, Daemon, processes_naming, program, run_program, wait_until
 from support.processes import kill
 from support.programs import clean_environ
 
@@ -232,3 +232,46 @@ def answers(environ: dict[str, str], folder: Path) -> bool:
 def wait_until_gone(folder: Path) -> list[int]:
     wait_until(lambda: not processes_naming(str(folder)), 20, what="the end of the tour's processes")
     return processes_naming(str(folder))
+
+
+# --- the Python page ----------------------------------------------------------------------------------------------
+
+REPORTS = """
+def run(n, rows=1): return n * rows
+def total(parts): return sum(parts)
+"""
+NIGHTLY = """
+name: nightly-report
+params: {day: today}
+steps:
+  - name: extract
+    shell: echo '{"rows":3}' > "$KUBEMIN_OUTPUT"
+  - name: load
+    python: reports.load:run
+    with: {n: "${{ steps.extract.output.rows }}"}
+"""
+
+
+def test_python_page_runs(start_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "load.py").write_text(REPORTS)
+    program_text = []
+    for block in blocks(PROJECT / "docs" / "python.md"):
+        if block.mark.startswith("module: "):
+            (tmp_path / block.mark.removeprefix("module: ")).write_text(block.text)
+        elif block.kind == "python":
+            program_text.append(block.text)
+    python = {"path": [str(tmp_path)], "allow": ["reports.*:*"]}
+    daemon = start_daemon(started=False, python=python, queues=["default", "etl"])
+    daemon.workflow("nightly-report.yaml", NIGHTLY)
+    daemon.start()
+    ends = "\nassert (total.result, client.run(runs[7].id).result) == (4950, 14)\nprint('whole page')\n"
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(program_text) + ends],
+        env=daemon.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == "whole page\n", f"{done.stderr}\n{daemon.log[-3000:]}"
