@@ -45,12 +45,15 @@ class Reports:
         """To a new coordinator: all that is not acknowledged, then a hello of our own. Whatever was handed over
         before its hello has been reported when ours arrives. What one does not read, the next one asks for."""
         for _, body in tuple(self._kept):
-            if not (self._connection.try_send(REPORT, body) or self._insist(body)):
+            if not self._deliver(body):
                 return
         self._connection.try_send(HELLO, pack_hello())
 
-    def _insist(self, body: bytes) -> bool:
-        while self._wait():
-            if self._connection.try_send(REPORT, body):
-                return True
-        return False
+    def _deliver(self, body: bytes) -> bool:
+        try:
+            while not self._connection.try_send(REPORT, body):
+                if not self._wait():
+                    return False
+        except OSError:
+            return False  # the supervisor is gone, which held the other end: so is this worker, in a moment
+        return True
