@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kubemin.errors import Unreachable
+from kubemin.api.gateway import no_rights
+from kubemin.errors import Refused, Unreachable
 from kubemin.scoreboard import Header, Scoreboard, SlotRecord, SlotState, boottime
 from kubemin.why import Pool
 
@@ -62,10 +63,17 @@ def scoreboard_path(settings: Settings) -> str:
 
 
 def live_pid(settings: Settings) -> int | None:
-    """The supervisor's pid; None when no daemon runs on this runtime directory."""
+    """The supervisor's pid; None when no daemon runs on this runtime directory. Raises Refused without rights to it."""
     from kubemin.supervisor import pidfile
 
-    return pidfile.read_live(pid_path(settings))
+    path = pid_path(settings)
+    try:
+        os.stat(path)
+    except PermissionError:
+        raise Refused(no_rights(settings.runtime_dir), code="no_rights") from None
+    except OSError:
+        return None
+    return pidfile.read_live(path)
 
 
 def read_pool(settings: Settings) -> PoolState:

@@ -161,9 +161,13 @@ def telling(view: RunView) -> list[TaskView]:
     failed = [task for task in view.tasks if task.status in TASK_FAILURES and task.cause != "group"]
     if failed:
         return failed[:5]
-    said = [task for task in view.tasks if task.output is not None or task.stdout_tail or task.stderr_tail]
+    said = [task for task in view.tasks if not task.step.endswith("]") and _said_something(task)]
     live = any(task.status in TASK_LIVE for task in view.tasks)
     return [] if live else said[-1:]
+
+
+def _said_something(task: TaskView) -> bool:
+    return task.output is not None or bool(task.stdout_tail or task.stderr_tail)
 
 
 def _output(task: TaskView) -> None:

@@ -25,12 +25,15 @@ def command(session: Session, file: str) -> None:
 
     To restore it: stop the daemon, move kubemin.db and its -wal and -shm away, copy FILE to kubemin.db.
     """
+    from kubemin.client import Client
     from kubemin.store.sqlite import database
 
     source = os.path.join(session.settings.state_dir, "kubemin.db")
     if os.path.isdir(file) or (os.path.exists(file) and os.path.samefile(file, source)):
         raise Invalid(f"{file} is {'a folder' if os.path.isdir(file) else 'the store itself'}; name another file")
-    session.client.reader().close()  # says what is wrong with the store or our rights to it
+    # As who we are, also as root: FILE is his. What SQLite makes beside the store then, it gives to the store's owner.
+    with Client.from_settings(session.settings) as client:
+        client.reader()  # says what is wrong with the store, or our rights to it
     os.umask(0o077)  # parameters and outputs are in it
     with closing(database.connect_reader(source)) as connection:
         database.copy(connection, file, source)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 from kubemin.cli import options, render
 from kubemin.cli.checks import configuration, files, machine
-from kubemin.cli.checks.base import Finding, Verdict, ok, wrong
+from kubemin.cli.checks.base import Finding, Verdict, note, ok, wrong
 from kubemin.cli.session import Session, become_owner
 from kubemin.config import Settings
-from kubemin.errors import Invalid
+from kubemin.errors import Invalid, Refused
 
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     configuration.workflows,
@@ -56,4 +56,8 @@ def _findings(session: Session) -> Iterator[Finding]:
     yield ok("configuration", f"valid; node {settings.node_id}, {settings.max_workers} workers")
     become_owner(settings.state_dir)
     for check in CHECKS:
-        yield from check(settings)
+        try:
+            yield from check(settings)
+        except Refused as exc:
+            yield note("rights", str(exc))
+            return

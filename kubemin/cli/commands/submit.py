@@ -38,7 +38,8 @@ def command(
 ) -> int:
     """Start a run of a workflow and print its id. Works while the daemon is down: it starts with the daemon then."""
     given = options.pairs(params, "--param")
-    run = session.client.submit(_target(workflow, file), given, key=key, delay=delay, at=at)
+    target = _target(workflow, file)  # read as who we are; the client works as the owner of the state
+    run = session.client.submit(target, given, key=key, delay=delay, at=at)
     if not wait:
         if session.json:
             render.document({"id": run.id, "created": run.created})
