@@ -54,7 +54,7 @@ def test_json_goes_through_unchanged(value: Any) -> None:
     assert work is not None and work["args"] == [value] and work["with"] == {"k": value}
 
 
-@pytest.mark.parametrize("value", NOT_JSON, ids=repr)
+@pytest.mark.parametrize("value", NOT_JSON, ids=lambda value: type(value).__name__)
 def test_what_json_cannot_hold_is_refused(value: Any) -> None:
     for attempt in (
         lambda: Template("m:f").one("r1", [value], {}),
