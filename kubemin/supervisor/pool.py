@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 from setproctitle import setproctitle
 
+from kubemin import clock
 from kubemin.channel import from_fd
 from kubemin.config import Settings
 from kubemin.scoreboard import EMPTY, SlotRecord, SlotState, boottime
@@ -22,7 +23,7 @@ from kubemin.supervisor.rolling import View, next_to_replace
 from kubemin.supervisor.slots import YOUNG, Channel, Kill, Life, Slot
 from kubemin.telemetry import log
 
-FORKS_A_ROUND = 16  # so that starting 1024 workers does not hold up a signal
+FORK_SECONDS = 0.02  # of forking in one round, so that starting 1024 workers does not hold up a signal
 START_SECONDS = 60.0  # for a worker to become idle
 END_SECONDS = 60.0  # for a worker that was told to end and runs no task
 LOOK_SECONDS = 0.2  # between two looks at the deadlines; one that is known is met exactly
@@ -149,13 +150,11 @@ class Pool:
     def _fill(self, now: float) -> None:
         canary = self._canary
         numbers = [*range(self.want), *([canary.slot] if canary and not canary.failure else [])]
-        forks = 0
         for number in numbers:
             slot = self._slots.setdefault(number, Slot(number))
             if slot.life is None and slot.not_before <= now:
                 self._fork(slot, now)
-                forks += 1
-                if forks == FORKS_A_ROUND:
+                if clock.monotonic() > now + FORK_SECONDS:
                     return
         for number in [n for n, slot in self._slots.items() if slot.life is None and n not in numbers]:
             del self._slots[number]

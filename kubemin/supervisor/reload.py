@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Callable
 from enum import Enum, auto
@@ -17,6 +18,8 @@ import msgspec
 from setproctitle import setproctitle
 
 from kubemin.config import ReloadResult, Settings, read_result
+from kubemin.config.table import KEYS
+from kubemin.config.values import show
 from kubemin.errors import KubeminError
 from kubemin.supervisor.coordinator import Keeper
 from kubemin.supervisor.node import Node
@@ -107,10 +110,10 @@ class Reload:
         """The daemon stops."""
         if self.checker is not None:
             os.kill(self.checker, signal.SIGKILL)
-        if self.active and not self._first:
-            self._phase = Phase.IDLE
-            self._done(Outcome(self._request, False, "not reloaded: the daemon is stopping"))
-        self._phase, self._again, self.checked = Phase.IDLE, None, True
+        active, self._phase = self.active and not self._first, Phase.IDLE
+        for request in ([self._request] if active else []) + ([self._again] if self._again is not None else []):
+            self._done(Outcome(request, False, "not reloaded: the daemon is stopping"))
+        self._again, self.checked = None, True
 
     # --- check --------------------------------------------------------------------------------------------------------
 
@@ -201,12 +204,13 @@ class Reload:
 
 
 def _told(result: ReloadResult) -> str:
-    lines = [f"{c.key}: {_shown(c.old)} -> {_shown(c.new)} ({c.applies})" for c in result.changes]
+    lines = [f"{c.key}: {_shown(c.key, c.old)} -> {_shown(c.key, c.new)} ({c.applies})" for c in result.changes]
     return "\n".join(["reloaded" if lines else "reloaded; no setting changed", *lines])
 
 
-def _shown(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+def _shown(key: str, value: Any) -> str:
+    """As a user would write it; a password inside an address is nobody's business."""
+    return re.sub(r"://[^@/]*@", "://***@", show(KEYS[key], value))
 
 
 def _keep_files(node: Node) -> None:

@@ -41,6 +41,7 @@ class SignalBox:
         for number in HANDLED:
             signal.signal(number, self._record)
             signal.siginterrupt(number, False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)  # whoever started us may have blocked some
 
     def uninstall(self) -> None:
         signal.set_wakeup_fd(-1)

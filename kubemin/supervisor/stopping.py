@@ -90,6 +90,7 @@ class Stop:
         else:
             log.error("the coordinator does not finish; it is killed", seconds=FINISH_SECONDS)
             self._keeper.kill()
+            self.exit_code = self.exit_code or 1  # what workers reported last may not be committed: it is run again
             self.phase = Phase.DONE
 
     def _enter(self, phase: Phase, seconds: float, now: float) -> None:

@@ -6,13 +6,16 @@ import os
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kubemin.channel import packet_pair
+from kubemin.config import ReloadResult, Settings, diff
 from kubemin.supervisor.link import Link
 from kubemin.supervisor.notify import Notifier
+from kubemin.supervisor.reload import _told
 from kubemin.supervisor.rolling import BUSY_SECONDS, View, next_to_replace
 from kubemin.supervisor.signals import HANDLED, SignalBox
 from kubemin.supervisor.slots import FREE_DEATHS, LONGEST_PAUSE, Slot
@@ -85,6 +88,17 @@ def test_pauses_of_a_slot_that_dies_young() -> None:
     assert 0.75 * LONGEST_PAUSE <= pauses[-1] <= LONGEST_PAUSE
     assert slot.ended(NOW, young=False) == 0.0
     assert slot.ended(NOW, young=True) == 0.0
+
+
+def test_outcome_of_a_reload_is_written_for_people() -> None:
+    old = Settings(redis_addr="redis://me:secret@db:1/0", graceful_timeout=30.0)
+    new = msgspec.structs.replace(old, redis_addr="", graceful_timeout=90.0, queues=("default", "etl"))
+    result = ReloadResult(True, new, changes=tuple(diff(old, new)))
+    decoded = msgspec.json.decode(msgspec.json.encode(result), type=ReloadResult)
+    text = _told(decoded)
+    assert "gracefulTimeout: 30s -> 1m30s (live)" in text and "queues: default -> default,etl" in text
+    assert "secret" not in text
+    assert _told(ReloadResult(True, new)) == "reloaded; no setting changed"
 
 
 def test_link_keeps_order_and_never_waits() -> None:
