@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
 import stat
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from kubemin.cli.checks.base import Finding, note, ok, wrong
 from kubemin.cli.pool import live_pid
 from kubemin.config import Settings
 from kubemin.config.host import user_name
-from kubemin.errors import KubeminError
+from kubemin.errors import StoreUnavailable
 
 SCARCE = 1024**3  # bytes of free disk that deserve a note
 TOO_LITTLE = 64 * 1024**2
@@ -86,30 +85,25 @@ def store(settings: Settings) -> Iterator[Finding]:
     if not os.path.exists(path):
         yield note("store", f"there is no {path} yet; the daemon, or the first submission, makes it")
         return
-    try:
-        yield _integrity(path)
-    except KubeminError as exc:
-        yield wrong("store", str(exc))
+    yield _integrity(path)
 
 
 def _integrity(path: str) -> Finding:
     from kubemin.store.sqlite import database
 
-    end = clock.monotonic() + CHECKING
-    begun = time.perf_counter()
-    with closing(database.connect_reader(path)) as connection, database.translated(path):
-        connection.set_progress_handler(lambda: int(clock.monotonic() > end), 100_000)
-        try:
+    begun, end = time.perf_counter(), clock.monotonic() + CHECKING
+    try:
+        with closing(database.connect_reader(path)) as connection, database.translated(path):
+            connection.set_progress_handler(lambda: int(clock.monotonic() > end), 100_000)
             answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        except sqlite3.OperationalError as exc:
-            if "interrupted" not in str(exc):
-                raise
+    except StoreUnavailable as exc:
+        if getattr(exc.__cause__, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
             return note("store", f"{path} is so large that its check did not end in {CHECKING:g} s")
+        return wrong("store", str(exc))
     if answer != "ok":
         return wrong("store", f"{path} is damaged ({answer}); stop the daemon and put the last backup in its place")
-    return ok(
-        "store", f"{path}, {os.path.getsize(path)} bytes, is whole (looked at in {time.perf_counter() - begun:.1f} s)"
-    )
+    took = time.perf_counter() - begun
+    return ok("store", f"{path}, {os.path.getsize(path)} bytes, is whole (looked at in {took:.1f} s)")
 
 
 def disk(settings: Settings) -> Iterator[Finding]:
