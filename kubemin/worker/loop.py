@@ -109,6 +109,7 @@ class Worker:
         faults.point("worker.ended")
         if not self._reports.send(outcome):
             self._replace_for = "a result could not be reported"
+            return
         faults.point("worker.reported")
         self._done += 1
         self._writer.done = self._done

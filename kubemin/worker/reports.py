@@ -34,7 +34,7 @@ class Reports:
         if len(body) > MESSAGE_BYTES:
             raise ValueError(f"a report of {len(body)} bytes")
         self._kept.append((self._seq, body))
-        return self._deliver(body)
+        return self._deliver(REPORT, body)
 
     def acknowledge(self, seq: int) -> None:
         kept = self._kept
@@ -45,15 +45,15 @@ class Reports:
         """To a new coordinator: all that is not acknowledged, then a hello of our own. Whatever was handed over
         before its hello has been reported when ours arrives. What one does not read, the next one asks for."""
         for _, body in tuple(self._kept):
-            if not self._deliver(body):
+            if not self._deliver(REPORT, body):
                 return
-        self._connection.try_send(HELLO, pack_hello())
+        self._deliver(HELLO, pack_hello())
 
-    def _deliver(self, body: bytes) -> bool:
+    def _deliver(self, kind: bytes, body: bytes) -> bool:
         try:
-            while not self._connection.try_send(REPORT, body):
+            while not self._connection.try_send(kind, body):
                 if not self._wait():
                     return False
-        except OSError:
-            return False  # the supervisor is gone, which held the other end: so is this worker, in a moment
+        except OSError:  # a step closed our descriptors; or the supervisor is gone, which held the other end
+            return False
         return True

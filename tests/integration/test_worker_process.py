@@ -29,6 +29,7 @@ def read_input(): return input()
 def hold(seconds): time.sleep(seconds)
 def grab(megabytes): return len(bytearray(megabytes * 1024 * 1024))
 def refuse(): return {1}
+def close_all(): os.closerange(3, 1000)
 """
 
 
@@ -63,9 +64,10 @@ def test_reports_are_numbered_and_repeated_to_a_new_coordinator(worker: WorkerPr
     repeated = [worker.report() for _ in range(2)]
     assert [seq for seq, _ in repeated] == [2, 3]
     assert [bytes(outcome.output or b"") for _, outcome in repeated] == [b"1", b"2"]
+    assert worker.hello()  # and that was all
     worker.give({"python": "work:add", "args": [1]}, acked=3)
     assert worker.report()[0] == 4
-    worker.tasks.try_send(channel.HELLO, channel.pack_hello())
+    assert worker.tasks.try_send(channel.HELLO, channel.pack_hello())
     assert worker.report()[0] == 4  # only what is not committed
 
 
@@ -135,6 +137,13 @@ def test_a_cancel_that_comes_first_stops_the_task_before_it_starts(worker: Worke
     outcome = worker.outcome()
     assert (outcome.state, outcome.cause) == (TaskState.CANCELLED, Cause.REPLACED)
     assert not (tmp_path / "started").exists()
+
+
+def test_a_step_that_closes_the_worker_s_channels_ends_the_worker(worker: WorkerProcess) -> None:
+    claim = worker.call("close_all")
+    assert worker.wait() == 0
+    assert worker.reports.try_recv() is None
+    assert worker.record().token == claim.token  # so the coordinator knows whom to charge
 
 
 # --- the process ------------------------------------------------------------------------------------------------------

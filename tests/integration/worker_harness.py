@@ -14,7 +14,7 @@ import msgspec
 
 from kubemin import channel
 from kubemin.channel import packet_pair
-from kubemin.config.settings import Python, Settings
+from kubemin.config.settings import Log, Python, Settings
 from kubemin.model.records import Claim, Outcome
 from kubemin.model.states import Cause
 from kubemin.scoreboard import Scoreboard, SlotRecord
@@ -33,6 +33,7 @@ class WorkerProcess:
             Settings(
                 state_dir=str(folder),
                 runtime_dir=str(folder),
+                log=Log(level="debug"),
                 python=Python(path=(str(folder / "functions"),), allow=("work:*", "missing:*", "broken:*")),
             ),
             **changes,
@@ -94,6 +95,14 @@ class WorkerProcess:
         return self.give({"python": f"work:{function}", "args": list(args), "with": with_})
 
     def report(self, within: float = DEADLINE) -> tuple[int, Outcome]:
+        kind, body = self.packet(within)
+        assert kind == channel.REPORT_KIND
+        return channel.unpack_report(body)
+
+    def hello(self) -> bool:
+        return self.packet()[0] == channel.HELLO_KIND
+
+    def packet(self, within: float = DEADLINE) -> tuple[int, bytes]:
         deadline = time.monotonic() + within
         poll = select.poll()
         poll.register(self.reports.fileno(), select.POLLIN)
@@ -101,8 +110,7 @@ class WorkerProcess:
             left = deadline - time.monotonic()
             assert left > 0, f"no report; log: {self.log_text()}"
             poll.poll(left * 1000)
-        assert packet[0] == channel.REPORT_KIND
-        return channel.unpack_report(packet[1])
+        return packet
 
     def outcome(self, within: float = DEADLINE) -> Outcome:
         return self.report(within)[1]
