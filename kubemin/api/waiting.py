@@ -35,7 +35,7 @@ class Waiting:
         self._pause = SHORTEST
 
     def finish(self, open_connection: Callable[[], Connection | None]) -> dict[str, str]:
-        """Id -> terminal state of all. `open_connection` gives a stream of our own, None without a daemon.
+        """Id -> terminal state of all, in the order asked. `open_connection` gives a stream of our own, None without a daemon.
 
         Raises TimeoutError, NotFound.
         """
@@ -55,23 +55,23 @@ class Waiting:
         finally:
             if connection is not None:
                 connection.close()
-        return ended
+        return {run: ended[run] for run in self._runs}
 
     def _ask(self, connection: Connection, part: Sequence[str]) -> dict[str, str] | None:
         """The daemon's answer once all of `part` have ended; None when the connection was lost."""
         try:
-            reply = connection.wait_for(_encode({"op": "wait", "runs": part}), self._left(len(part)))
+            reply = connection.wait_for(_encode({"op": "wait", "runs": part}), self._left())
         except Dropped:
             connection.close()
             return None
         if reply is None:
-            raise self._too_late(len(part))
+            raise self._too_late()
         return self._known(_decode_states(result(reply)), part)
 
     def _look(self, part: Sequence[str]) -> dict[str, str]:
         states = self._known(self._client.states(part), part)
         if any(state not in _ENDED for state in states.values()):
-            left = self._left(len(part))
+            left = self._left()
             time.sleep(self._pause if left is None else min(self._pause, left))
             self._pause = min(self._pause * 1.5, LONGEST)
         return states
@@ -85,15 +85,15 @@ class Waiting:
     def _expired(self) -> bool:
         return self._deadline is not None and clock.monotonic() >= self._deadline
 
-    def _left(self, pending: int) -> float | None:
+    def _left(self) -> float | None:
         """Seconds until the deadline. Raises TimeoutError when it has passed."""
         if self._deadline is None:
             return None
         left = self._deadline - clock.monotonic()
         if left <= 0:
-            raise self._too_late(pending)
+            raise self._too_late()
         return left
 
-    def _too_late(self, pending: int) -> TimeoutError:
-        what = f"run {self._runs[0]}" if len(self._runs) == 1 else f"{pending} or more of {len(self._runs)} runs"
+    def _too_late(self) -> TimeoutError:
+        what = f"run {self._runs[0]}" if len(self._runs) == 1 else f"some of {len(self._runs)} runs"
         return TimeoutError(f"{what} had not ended after {self._timeout:g} s")
