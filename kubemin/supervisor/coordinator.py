@@ -21,8 +21,7 @@ from kubemin.scoreboard import SlotRecord, boottime
 from kubemin.supervisor import procfs, signals
 from kubemin.supervisor.link import Link, Message
 from kubemin.supervisor.node import Node
-from kubemin.supervisor.pool import ending
-from kubemin.supervisor.slots import Life, jittered
+from kubemin.supervisor.slots import Life, ending, jittered
 from kubemin.telemetry import log
 
 EXIT_FATAL = 3  # its exit code: the store cannot be used; it has logged why

@@ -17,13 +17,14 @@ from setproctitle import setproctitle
 from kubemin import clock
 from kubemin.config import Settings
 from kubemin.scoreboard import Scoreboard, boottime
-from kubemin.supervisor import forking, start, wishes
+from kubemin.supervisor import forking, procfs, start, wishes
 from kubemin.supervisor.coordinator import Keeper, Started
 from kubemin.supervisor.dump import dump_state
+from kubemin.supervisor.enforcing import Enforcer, KillOrder
 from kubemin.supervisor.node import Check, Entries, Node
 from kubemin.supervisor.notify import Notifier
 from kubemin.supervisor.orphans import Orphans
-from kubemin.supervisor.pool import KillOrder, Pool
+from kubemin.supervisor.pool import Pool
 from kubemin.supervisor.reload import Outcome, Reload
 from kubemin.supervisor.signals import SignalBox
 from kubemin.supervisor.slots import Life
@@ -46,8 +47,9 @@ class Supervisor:
         self.notify = notify
         self.keeper = Keeper(node, predecessor, self._lives)
         self.pool = Pool(node, self.keeper)
+        self.enforcer = Enforcer(node, self.pool)
         self.reload = Reload(node, self.pool, self.keeper, self._reloaded)
-        self.stop = Stop(self.pool, self.keeper)
+        self.stop = Stop(self.pool, self.enforcer, self.keeper)
         self.orphans = Orphans()
         self.ready = False
         self.drained = False
@@ -65,7 +67,7 @@ class Supervisor:
             self.handle_signals(now)
             self.reap(now)
             self.hear_coordinator()
-            self.pool.enforce_deadlines(now)
+            self.enforcer.enforce(now)
             self.keeper.maintain(now)
             self.pool.maintain(now)
             self.reload.maintain(now)
@@ -86,7 +88,7 @@ class Supervisor:
         if link is not None:
             poller.register(link, select.POLLIN | (select.POLLOUT if self.keeper.wants_to_write else 0))
         now = clock.monotonic()
-        parts = (self.pool, self.keeper, self.reload, self.stop)
+        parts = (self.pool, self.enforcer, self.keeper, self.reload, self.stop)
         seconds = min(LONGEST_WAIT, self.notify.next_due(), *(part.next_due(now) for part in parts))
         seconds = max(0.0, min(seconds, self.orphans.next_due - now))
         poller.poll(0 if self.stop.done else seconds * 1000)
@@ -103,7 +105,7 @@ class Supervisor:
     def reap(self, now: float) -> None:
         """Known children by their pid; the others are orphans, which are killed with all that is below them."""
         ended = False
-        while (pid := _ended_child()) is not None:
+        while (pid := procfs.ended_child()) is not None:
             ended = True
             if pid in self._known():
                 self._bury(pid, os.waitpid(pid, 0)[1], now)
@@ -119,7 +121,7 @@ class Supervisor:
             except msgspec.ValidationError as exc:
                 log.error("the coordinator says what is not understood", told=str(message), reason=str(exc))
             else:
-                self.pool.kill(order)
+                self.enforcer.carry_out(order)
 
     def give_up_if_hopeless(self, now: float) -> None:
         """What cannot start at all stops the daemon, with the reason; it does not fill the disk with attempts."""
@@ -204,15 +206,6 @@ class Supervisor:
             return f"Stopping: {len(self.pool.pids)} workers left"
         state = "Drained" if self.drained else "Running" if self.ready else "Starting"
         return f"{state}: {len(self.pool.pids)} of {self.pool.want} workers, generation {self.pool.generation}"
-
-
-def _ended_child() -> int | None:
-    """A child that has ended, not yet reaped: what is reaped is decided by who it is."""
-    try:
-        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    return None if found is None else found.si_pid
 
 
 def run_supervisor(settings: Settings, *, config_path: str | None, reload: Check) -> int:

@@ -1,7 +1,7 @@
 """The workers: exactly `want` of them, one more (the canary) during a reload.
 
-Forks into free slots, takes note of deaths, kills what is past its deadline, tells surplus and old workers to end.
-What a task is, it does not know: it reads deadlines and tokens from the scoreboard.
+Forks into free slots, takes note of deaths, tells surplus workers and those of an older generation to end.
+`enforcing.py` kills what does not end.
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ from setproctitle import setproctitle
 from kubemin import clock
 from kubemin.channel import from_fd
 from kubemin.config import Settings
-from kubemin.scoreboard import EMPTY, SlotRecord, SlotState, boottime
+from kubemin.scoreboard import EMPTY, SlotRecord, SlotState
 from kubemin.supervisor.node import Node
 from kubemin.supervisor.rolling import View, next_to_replace
-from kubemin.supervisor.slots import YOUNG, Channel, Kill, Life, Slot
+from kubemin.supervisor.slots import YOUNG, Channel, Life, Slot, ending, kill, tell_to_end
 from kubemin.telemetry import log
 
 FORK_SECONDS = 0.02  # of forking in one round, so that starting 1024 workers does not hold up a signal
 START_SECONDS = 60.0  # for a worker to become idle
-END_SECONDS = 60.0  # for a worker that was told to end and runs no task
-LOOK_SECONDS = 0.2  # between two looks at the deadlines; one that is known is met exactly
 START_LOOK = 0.005  # between two looks while a worker starts
 ROLL_LOOK = 0.05  # the same while workers are replaced
 CANNOT_START = 3  # workers in a row that died before they were idle, with none ever idle: give up
@@ -39,15 +37,6 @@ class Told(Protocol):
     def worker_forked(self, life: Life) -> None: ...
 
     def worker_died(self, life: Life, status: int, reason: str | None, record: SlotRecord | None) -> None: ...
-
-
-class KillOrder(msgspec.Struct, frozen=True, tag="kill"):
-    """A message of the coordinator: the step does not end by itself."""
-
-    slot: int
-    incarnation: int
-    token: int
-    reason: str
 
 
 class Canary(msgspec.Struct):
@@ -74,7 +63,6 @@ class Pool:
         self._canary: Canary | None = None
         self._ever_idle = False
         self._dead_starts = 0
-        self._next_look = 0.0
         self.ended = 0
 
     # --- reads --------------------------------------------------------------------------------------------------------
@@ -95,6 +83,9 @@ class Pool:
         slots = (self._slots.get(number) for number in range(self.want))
         return all(slot is not None and slot.life is not None and slot.life.was_idle for slot in slots)
 
+    def life(self, slot: int) -> Life | None:
+        return self._slots[slot].life if slot in self._slots else None
+
     def record(self, life: Life) -> SlotRecord | None:
         """The life's own record; EMPTY when it has not written one yet, None when it is torn."""
         record = self._node.board.read_slot(life.slot)
@@ -105,13 +96,13 @@ class Pool:
         return all(life.generation == self.generation for life in self.lives())
 
     def next_due(self, now: float) -> float:
-        """Seconds until `maintain` or `enforce_deadlines` has something to do."""
+        """Seconds until `maintain` has something to do."""
         if any(not life.was_idle for life in self.lives()):
             return START_LOOK
         if self.forking and not self.rolled():
             return ROLL_LOOK
         waits = [slot.not_before - now for slot in self._slots.values() if slot.life is None and self.forking]
-        return max(0.0, min([self._next_look - now, *waits]))
+        return max(0.0, min(waits, default=float("inf")))
 
     # --- the pool's size and generation -------------------------------------------------------------------------------
 
@@ -132,7 +123,7 @@ class Pool:
 
     def canary_idle(self) -> bool:
         canary = self._canary
-        life = self._slots[canary.slot].life if canary and canary.slot in self._slots else None
+        life = self.life(canary.slot) if canary else None
         return life is not None and canary is not None and life.generation == canary.generation and life.was_idle
 
     def accept_canary(self) -> None:
@@ -143,9 +134,9 @@ class Pool:
 
     def drop_canary(self) -> None:
         canary, self._canary = self._canary, None
-        life = self._slots[canary.slot].life if canary and canary.slot in self._slots else None
+        life = self.life(canary.slot) if canary else None
         if life is not None and life.generation != self.generation:
-            self._kill(life, "stop", 0)
+            kill(life, "stop")
 
     def _fill(self, now: float) -> None:
         canary = self._canary
@@ -168,14 +159,14 @@ class Pool:
         kept = canary.slot if canary else None
         for life in self.lives():
             if life.slot >= self.want and life.slot != kept and life.told_at is None:
-                self._tell_to_end(life, now)
+                tell_to_end(life, now)
 
     def _roll(self, now: float) -> None:
         if self.rolled():
             return
         number = next_to_replace(self._views(), now)
         if number is not None and (life := self._slots[number].life) is not None:
-            self._tell_to_end(life, now)
+            tell_to_end(life, now)
 
     def _views(self) -> Iterator[View]:
         for number in range(self.want):
@@ -204,7 +195,7 @@ class Pool:
                     self._dead_starts = 0
                 elif now > life.born + START_SECONDS and life.kill is None:
                     log.error("worker does not become idle", worker=life.slot, pid=life.pid, seconds=START_SECONDS)
-                    self._kill(life, "stop", 0)
+                    kill(life, "stop")
 
     # --- forks --------------------------------------------------------------------------------------------------------
 
@@ -295,64 +286,6 @@ class Pool:
         else:
             log.debug("worker ended", **fields)
 
-    # --- signals to workers -------------------------------------------------------------------------------------------
-
-    def enforce_deadlines(self, now: float) -> None:
-        """Kill workers whose task is past its deadline, and those that were told to end and do not."""
-        if now < self._next_look:
-            return
-        at, nearest = boottime(), LOOK_SECONDS
-        for life in self.lives():
-            deadline = self._node.board.deadline(life.slot)
-            if deadline and deadline <= at:
-                self._past_deadline(life, at)
-            elif deadline:
-                nearest = min(nearest, deadline - at + 0.001)
-            elif life.told_at is not None and now > life.told_at + END_SECONDS:
-                self._does_not_end(life)
-        self._next_look = now + nearest
-
-    def _past_deadline(self, life: Life, at: float) -> None:
-        record = self.record(life)
-        if record is not None and record.state is SlotState.RUNNING and 0 < record.deadline <= at:
-            self._kill(life, "deadline", record.token)
-
-    def _does_not_end(self, life: Life) -> None:
-        record = self.record(life)
-        if record is not None and record.state is not SlotState.RUNNING:
-            log.error("worker does not end", worker=life.slot, pid=life.pid, seconds=END_SECONDS)
-            self._kill(life, "drain", 0)
-
-    def kill(self, order: KillOrder) -> None:
-        """The coordinator asks: kill this life if it still runs this task."""
-        life = self._slots[order.slot].life if order.slot in self._slots else None
-        record = self.record(life) if life is not None and life.incarnation == order.incarnation else None
-        if life is not None and record is not None and record.token == order.token:
-            self._kill(life, order.reason, order.token)
-
-    def kill_all(self, reason: str) -> None:
-        for life in self.lives():
-            record = self.record(life) or EMPTY
-            self._kill(life, reason, record.token)
-
-    def signal_all(self, number: signal.Signals, now: float) -> None:
-        """TERM or INT to every worker."""
-        for life in self.lives():
-            life.told_at = life.told_at or now
-            life.signals.add(number)
-            os.kill(life.pid, number)  # our own child, not reaped: the pid is its
-
-    def _tell_to_end(self, life: Life, now: float) -> None:
-        life.told_at = now
-        life.signals.add(signal.SIGTERM)
-        os.kill(life.pid, signal.SIGTERM)
-
-    def _kill(self, life: Life, reason: str, token: int) -> None:
-        if life.kill is None:
-            life.kill = Kill(reason, token)
-            log.warning("killing worker", worker=life.slot, pid=life.pid, reason=reason)
-        os.kill(life.pid, signal.SIGKILL)
-
 
 def _begin_life(node: Node, slot: int, incarnation: int, generation: int) -> None:
     setproctitle(f"kubemin: worker {slot} [starting]")
@@ -368,11 +301,3 @@ def _reason(life: Life, status: int, record: SlotRecord | None) -> str | None:
         hit = record is None or not life.kill.token or record.token in (0, life.kill.token)
         return life.kill.reason if hit else "stop"
     return "stop" if number in life.signals else None
-
-
-def ending(status: int) -> str:
-    """`ended with exit code 3`, `was killed by SIGKILL`."""
-    if os.WIFEXITED(status):
-        return f"ended with exit code {os.WEXITSTATUS(status)}"
-    number = os.WTERMSIG(status)
-    return f"was killed by {signal.Signals(number).name if number in signal.valid_signals() else number}"

@@ -48,6 +48,15 @@ def children(pid: int) -> list[int]:
         return [process.pid for process in processes() if process.parent == pid]
 
 
+def ended_child() -> int | None:
+    """A child of this process that has ended. It is not reaped: how that is done depends on who it is."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if found is None else found.si_pid
+
+
 def descendants(roots: Iterable[int]) -> list[Process]:
     """The processes `roots` and everything below them, parents first, by one pass over /proc."""
     known = {process.pid: process for process in processes()}

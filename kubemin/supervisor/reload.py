@@ -23,7 +23,8 @@ from kubemin.config.values import show
 from kubemin.errors import KubeminError
 from kubemin.supervisor.coordinator import Keeper
 from kubemin.supervisor.node import Node
-from kubemin.supervisor.pool import Canary, Pool, ending
+from kubemin.supervisor.pool import Canary, Pool
+from kubemin.supervisor.slots import ending
 from kubemin.telemetry import log
 
 CHECK_SECONDS = 60.0  # for the child that reads the files

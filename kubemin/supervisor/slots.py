@@ -1,17 +1,17 @@
-"""One worker slot: its channel, the life that is in it, and when it may be forked again.
-
-Pure bookkeeping but for `Channel`, which opens sockets; `pool.py` forks and kills.
-"""
+"""One worker slot: its channel, the life that is in it, how that is ended, and when it may be forked again."""
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import socket
 from typing import NamedTuple
 
 import msgspec
 
 from kubemin.supervisor.forking import Forker
+from kubemin.telemetry import log
 
 YOUNG = 1.0  # seconds: a life that ends sooner, or never got idle, is one that failed to start
 FREE_DEATHS = 2  # young deaths in a row that are answered at once: a killed worker is back within 50 ms
@@ -77,6 +77,29 @@ class Life(msgspec.Struct, eq=False):
     told_at: float | None = None  # TERM was sent: it ends after its task
     signals: set[int] = msgspec.field(default_factory=set)  # TERM, INT: what we sent and it may die of
     kill: Kill | None = None
+
+
+def tell_to_end(life: Life, now: float, number: signal.Signals = signal.SIGTERM) -> None:
+    """TERM: end after the running task. INT: end the running task now."""
+    life.told_at = life.told_at or now
+    life.signals.add(number)
+    os.kill(life.pid, number)  # our own child, not reaped: the pid is its
+
+
+def kill(life: Life, reason: str, token: int = 0) -> None:
+    """SIGKILL; the first reason counts. `token` is the task that it is meant for, 0 none."""
+    if life.kill is None:
+        life.kill = Kill(reason, token)
+        log.warning("killing worker", worker=life.slot, pid=life.pid, reason=reason)
+    os.kill(life.pid, signal.SIGKILL)
+
+
+def ending(status: int) -> str:
+    """A wait status in words: `ended with exit code 3`, `was killed by SIGKILL`."""
+    if os.WIFEXITED(status):
+        return f"ended with exit code {os.WEXITSTATUS(status)}"
+    number = os.WTERMSIG(status)
+    return f"was killed by {signal.Signals(number).name if number in signal.valid_signals() else number}"
 
 
 class Slot:

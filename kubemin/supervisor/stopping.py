@@ -11,6 +11,7 @@ import signal
 from enum import IntEnum
 
 from kubemin.supervisor.coordinator import Keeper
+from kubemin.supervisor.enforcing import Enforcer
 from kubemin.supervisor.pool import Pool
 from kubemin.telemetry import log
 
@@ -30,10 +31,11 @@ class Phase(IntEnum):
 
 
 class Stop:
-    def __init__(self, pool: Pool, keeper: Keeper) -> None:
+    def __init__(self, pool: Pool, enforcer: Enforcer, keeper: Keeper) -> None:
         self.phase = Phase.RUNNING
         self.exit_code = 0
         self._pool = pool
+        self._enforcer = enforcer
         self._keeper = keeper
         self._deadline = float("inf")
 
@@ -60,7 +62,7 @@ class Stop:
             self.phase, self._deadline = Phase.ENDING, now + grace
             self._pool.forking = False
             self._keeper.stop()
-            self._pool.signal_all(signal.SIGTERM, now)
+            self._enforcer.signal_all(signal.SIGTERM, now)
         elif self.phase is Phase.ENDING:
             self._deadline = min(self._deadline, now + grace)
 
@@ -79,10 +81,10 @@ class Stop:
         if self.phase is Phase.ENDING:
             log.info("the grace period is over; running steps are ended", workers=len(self._pool.pids))
             self._enter(Phase.INTERRUPTING, INTERRUPT_SECONDS, now)
-            self._pool.signal_all(signal.SIGINT, now)
+            self._enforcer.signal_all(signal.SIGINT, now)
         elif self.phase is Phase.INTERRUPTING:
             self._enter(Phase.KILLING, INTERRUPT_SECONDS, now)
-            self._pool.kill_all("drain")
+            self._enforcer.kill_all("drain")
         elif self.phase is Phase.KILLING:  # a process that the kernel does not let go
             log.error("workers cannot be killed", pids=" ".join(map(str, sorted(self._pool.pids))))
             self._enter(Phase.FINISHING, FINISH_SECONDS, now)

@@ -1,0 +1,80 @@
+"""Ending workers: past their deadline, on the coordinator's order, at the end of the grace period.
+
+What a task is, it does not know: it reads deadlines and tokens from the scoreboard.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import msgspec
+
+from kubemin.scoreboard import EMPTY, SlotState, boottime
+from kubemin.supervisor.node import Node
+from kubemin.supervisor.pool import Pool
+from kubemin.supervisor.slots import Life, kill, tell_to_end
+from kubemin.telemetry import log
+
+END_SECONDS = 60.0  # for a worker that was told to end and runs no task
+LOOK_SECONDS = 0.2  # between two looks at the deadlines; one that was seen in time is met exactly
+
+
+class KillOrder(msgspec.Struct, frozen=True, tag="kill"):
+    """A message of the coordinator: the step does not end by itself."""
+
+    slot: int
+    incarnation: int
+    token: int
+    reason: str
+
+
+class Enforcer:
+    def __init__(self, node: Node, pool: Pool) -> None:
+        self._board = node.board
+        self._pool = pool
+        self._next_look = 0.0
+
+    def next_due(self, now: float) -> float:
+        return max(0.0, self._next_look - now)
+
+    def enforce(self, now: float) -> None:
+        """Kill workers whose task is past its deadline, and those that were told to end and do not."""
+        if now < self._next_look:
+            return
+        at, nearest = boottime(), LOOK_SECONDS
+        for life in self._pool.lives():
+            deadline = self._board.deadline(life.slot)
+            if deadline and deadline <= at:
+                self._past_deadline(life, at)
+            elif deadline:
+                nearest = min(nearest, deadline - at + 0.001)
+            elif life.told_at is not None and now > life.told_at + END_SECONDS:
+                self._does_not_end(life)
+        self._next_look = now + nearest
+
+    def carry_out(self, order: KillOrder) -> None:
+        """Kill this life if it still runs this task."""
+        life = self._pool.life(order.slot)
+        record = self._pool.record(life) if life is not None and life.incarnation == order.incarnation else None
+        if life is not None and record is not None and record.token == order.token:
+            kill(life, order.reason, order.token)
+
+    def signal_all(self, number: signal.Signals, now: float) -> None:
+        """TERM or INT to every worker."""
+        for life in self._pool.lives():
+            tell_to_end(life, now, number)
+
+    def kill_all(self, reason: str) -> None:
+        for life in self._pool.lives():
+            kill(life, reason, (self._pool.record(life) or EMPTY).token)
+
+    def _past_deadline(self, life: Life, at: float) -> None:
+        record = self._pool.record(life)
+        if record is not None and record.state is SlotState.RUNNING and 0 < record.deadline <= at:
+            kill(life, "deadline", record.token)
+
+    def _does_not_end(self, life: Life) -> None:
+        record = self._pool.record(life)
+        if record is not None and record.state is not SlotState.RUNNING:
+            log.error("worker does not end", worker=life.slot, pid=life.pid, seconds=END_SECONDS)
+            kill(life, "drain")
