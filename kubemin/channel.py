@@ -58,7 +58,7 @@ MAX_FDS: Final = 16
 
 # Kinds, as they are sent; what `try_recv` returns compares with the `*_KIND` numbers.
 TASK: Final = b"T"  # coordinator → worker: [acked, Claim]
-HELLO: Final = b"H"  # coordinator → worker: a new coordinator; send again what is not acknowledged
+HELLO: Final = b"H"  # a new coordinator: send again what is not acknowledged, then answer with the same
 ACK: Final = b"A"  # coordinator → worker: highest committed report
 REPORT: Final = b"R"  # worker → coordinator: [seq, Outcome]
 CANCEL: Final = b"C"  # coordinator → worker: [token, cause]
