@@ -6,16 +6,16 @@ store changes a state, and `model/transitions.py` is the oracle that both stores
 
 Contract shared by all operations:
 
-* They check everything first and write afterwards; what cannot be done raises `Refused`, `NotFound` or `Invalid` with nothing
-  written, what the engine cannot do raises `StoreUnavailable` with the transaction undone.
+* They check everything first and write afterwards; what cannot be done raises `Refused`, `NotFound` or `Invalid` with
+  nothing written, what the engine cannot do raises `StoreUnavailable` with the transaction undone.
 * Batches answer item by item: one bad submission or one stale outcome never undoes its neighbours.
 * A call touches at most about `SLICE` records. What is larger (a wide fan-out, a long skip cascade, unpacking a big
   graph) is left in the store as a cursor and goes on in `advance`, which survives a crash.
-* Running a task twice is better than losing it; the fencing token makes one result the only one accepted. Tokens rise for
-  each task over its whole life, across retries, restarts and crashes.
+* Running a task twice is better than losing it; the fencing token makes one result the only one accepted. Tokens rise
+  for each task over its whole life, across retries, restarts and crashes.
 
-`group()` joins several calls into one transaction: none is durable before the block ends, and no reply or task may leave
-the process before that ("commit, then send").
+`group()` joins several calls into one transaction: none is durable before the block ends, and no reply or task may
+leave the process before that ("commit, then send").
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Change(msgspec.Struct, frozen=True):
     """A transition worth telling: logged and used to wake waiters, after the commit.
 
     `step` is empty for the run itself. `event` is a short word: started, finished, requeued, retrying, skipped,
-    quarantined, cancelled, fenced. `quiet` runs (single Python tasks from code) yield run ends only.
+    quarantined, cancelled, fenced; of a run also cancelling (it is being stopped, see `stops`), and its end is
+    `finished`. `quiet` runs (single Python tasks from code) yield run ends only.
     """
 
     event: str
@@ -79,8 +80,8 @@ class Stop(msgspec.Struct, frozen=True):
 class Blame(msgspec.Struct, frozen=True):
     """The task that a dead worker was executing, and how it died (engine rule 13).
 
-    state None: killed from outside, so requeue and count a crash; a state: that is the attempt's end (`failed`, `timeout`,
-    `cancelled`) with `cause`.
+    state None: killed from outside, so requeue and count a crash; a state: that is the attempt's end (`failed`,
+    `timeout`, `cancelled`) with `cause`.
     """
 
     run: str
@@ -112,7 +113,9 @@ class RunFilter(msgspec.Struct, frozen=True):
 
 
 class QueueView(msgspec.Struct):
-    """The whole backlog of one named queue: every ready task, handed out or waiting in its run. Running ones not counted."""
+    """The whole backlog of one named queue: every ready task, handed out or waiting in its run. Running ones not
+    counted.
+    """
 
     name: str
     length: int
@@ -154,8 +157,9 @@ class Reader(Protocol):
     def definition(self, name_or_hash: str) -> Definition | None: ...
 
     def obstacles(self, run: str, step: str | None = None) -> Obstacles:
-        """The facts `kubemin.why` reasons about: the run's row, its live tasks with open needs, holder of its concurrency key,
-        paused queues, positions. Raises NotFound."""
+        """The facts `kubemin.why` reasons about: the run's row, its live tasks with open needs, holder of its
+        concurrency key, paused queues, positions. Raises NotFound.
+        """
 
     def close(self) -> None: ...
 
@@ -176,11 +180,14 @@ class Store(Reader, Protocol):
     # --- definitions -------------------------------------------------------------------------------------------------
 
     def define(self, definitions: Sequence[Definition]) -> None:
-        """Keep definitions by hash, so that submissions can name them. Idempotent; unreferenced ones are pruned later."""
+        """Keep definitions by hash, so that submissions can name them. Idempotent; unreferenced ones are
+        pruned later.
+        """
 
     def publish(self, definitions: Sequence[Definition]) -> dict[str, list[str]]:
-        """The node's workflow files as they are now: -> {"added": […], "changed": […], "removed": […]} names. A schedule that
-        is new or changed starts from now; running runs keep their definition."""
+        """The node's workflow files as they are now: -> {"added": […], "changed": […], "removed": […]} names.
+        A schedule that is new or changed starts from now; running runs keep their definition.
+        """
 
     # --- accepting ---------------------------------------------------------------------------------------------------
 
@@ -193,7 +200,9 @@ class Store(Reader, Protocol):
         """Keep one part (a JSON list of Submission, at most SLICE) of a large batch; invisible until sealed."""
 
     def seal(self, batch: str) -> int:
-        """Accept a staged batch as a whole, in one commit; returns the number of runs. `advance` unpacks it. Idempotent."""
+        """Accept a staged batch as a whole, in one commit; returns the number of runs. `advance` unpacks it.
+        Idempotent.
+        """
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -202,8 +211,10 @@ class Store(Reader, Protocol):
         finishes, gives back or is lost."""
 
     def finish(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
-        """Record how attempts ended: check owner and token, apply the retry policy, count down what needs the step, queue or
-        skip what follows, end the run when nothing of it is left. state None requeues (DRAIN: free up to LOSS_LIMIT)."""
+        """Record how attempts ended: check owner and token, apply the retry policy, count down what needs the
+        step, queue or skip what follows, end the run when nothing of it is left. state None requeues (DRAIN:
+        free up to LOSS_LIMIT).
+        """
 
     def give_back(self, owner: Owner, claims: Sequence[tuple[str, int, int]]) -> int:
         """(run, idx, token) that the owner never started: queued again at their old place, nothing charged."""
@@ -213,8 +224,10 @@ class Store(Reader, Protocol):
         Returns what was requeued."""
 
     def recover(self, live: Sequence[Owner], started: dict[tuple[str, int], int]) -> int:
-        """At start: every running task whose owner is not in `live` is requeued; those in `started` (task -> token, from the dead
-        instance's scoreboard) are charged with a loss, quarantined at LOSS_LIMIT. Returns how many."""
+        """At start: every running task whose owner is not in `live` is requeued; those in `started` (task ->
+        token, from the dead instance's scoreboard) are charged with a loss, quarantined at LOSS_LIMIT.
+        Returns how many.
+        """
 
     def running(self) -> list[tuple[Owner, str, int, int]]:
         """(owner, run, idx, token) of every claimed task: what a restarted coordinator takes note of."""
@@ -226,8 +239,9 @@ class Store(Reader, Protocol):
         False when it was cancelled already; Refused when terminal; NotFound."""
 
     def retry(self, run: str, step: str | None = None) -> int:
-        """Run the failed, skipped and cancelled steps of a terminal run again (or `step` and all after it); completed ones are
-        kept. Returns the new round. Refused while it is not terminal."""
+        """Run the failed, skipped and cancelled steps of a terminal run again (or `step` and all after it);
+        completed ones are kept. Returns the new round. Refused while it is not terminal.
+        """
 
     def pause(self, queue: str) -> None: ...
 
@@ -245,11 +259,14 @@ class Store(Reader, Protocol):
         """Time out runs past their deadline: like cancel, with the run's end `timeout`."""
 
     def advance(self, limit: int = SLICE) -> bool:
-        """Go on with what one call could not finish: staged batches, large graphs, fan-outs, cascades. True: more is left."""
+        """Go on with what one call could not finish: staged batches, large graphs, fan-outs, cascades. True:
+        more is left.
+        """
 
     def fire(self, workflow: str, slot: Micros, submission: Submission | None) -> bool:
-        """Raise the schedule's mark to `slot` and, with a submission, create its run, in one act. False when the mark is
-        there already: a slot fires at most once. None: the slot is passed over (missed)."""
+        """Raise the schedule's mark to `slot` and, with a submission, create its run, in one act. False when
+        the mark is there already: a slot fires at most once. None: the slot is passed over (missed).
+        """
 
     def schedule_marks(self) -> dict[str, tuple[Definition, Micros]]:
         """name -> (definition, last slot or publication time) of every published workflow with a schedule."""

@@ -75,10 +75,11 @@ class Claims:
         while (room := limit - len(claims)) > 0:
             self.s.flush()
             found = self.s.all("ready", (queue, room))
-            if found:
-                self._take(found, owner, claims)
-                self.settler.settle()
-            if len(found) < room:
+            if not found:
+                return
+            self._take(found, owner, claims)
+            self.settler.settle()  # a step that was taken may let others of its run into the queue
+            if len(found) < room and all(row[2] & SOLO for row in found):
                 return
 
     def _take(self, found: list[Any], owner: int, claims: list[Claim]) -> None:
@@ -305,11 +306,11 @@ class Claims:
 
     def give_back(self, owner: Owner, claims: Sequence[tuple[str, int, int]]) -> int:
         key = self.s.owner_id(owner)
-        given = [(run, idx) for run, idx, token in claims if self._holds(key, run, idx, token)]
+        given = [(run, idx) for run, idx, token in dict.fromkeys(claims) if self._holds(key, run, idx, token)]
         solos = [(run,) for run, idx in given if self.s.claims[run, idx].label and (run, idx) not in self.s.stopping]
         for run_id, idx in given:
             held = self.s.claims.pop((run_id, idx))
-            if not held.label or self.s.stopping.pop((run_id, idx), None) is not None:
+            if self.s.stopping.pop((run_id, idx), None) is not None or not held.label:
                 task = self.s.task(run_id, idx)
                 task.started = None
                 self.settler.requeue(self._run_of(task), task)

@@ -15,7 +15,6 @@ from kubemin.store.sqlite.rows import (
     ROUND,
     RUN_STATES,
     RUNNING,
-    SETTLED,
     SOLO,
     STATES,
     STOPPING,
@@ -103,7 +102,7 @@ class Control:
     def _retry_solo(self, task: TaskRow, step: str | None) -> int:
         if step is not None and step != self.inputs.label(task.run):
             raise NotFound(f"run {task.run} has no step {step}")
-        flags = task.flags + ROUND & ~(STOPPING | SETTLED)
+        flags = task.flags + ROUND & ~STOPPING
         reset(task, 0, flags)
         self.s.touch(task)
         self.settler.enqueue(None, task)

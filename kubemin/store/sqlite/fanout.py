@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from kubemin.model import transitions as rules
 from kubemin.model.references import ReferenceMissing
 from kubemin.model.states import Cause
-from kubemin.store.base import WINDOW
 from kubemin.store.sqlite.graphs import Plan
 from kubemin.store.sqlite.ripples import FAN
 from kubemin.store.sqlite.rows import (
@@ -67,7 +66,7 @@ class Fans:
         node = plan.nodes[task.node]
         if self.settler.stopped(run, task) is None:
             most = node.max_parallel or task.total
-            while task.made < task.total and task.open < most and (task.open == 0 or run.listed < WINDOW):
+            while task.made < task.total and task.open < most and (task.open == 0 or run.listed < self.settler.window):
                 if self.settler.budget <= 0:
                     self.settler.push(FAN, run.id, task.idx)
                     return

@@ -14,7 +14,6 @@ from kubemin.model.ids import RUN_ID_PATTERN
 from kubemin.model.records import Accepted, Rejection, Submission
 from kubemin.model.references import as_text, render
 from kubemin.model.states import Cause
-from kubemin.store.base import SLICE
 from kubemin.store.sqlite.graphs import Plan
 from kubemin.store.sqlite.ripples import BUILD, BUILDING
 from kubemin.store.sqlite.rows import QUEUED, WAITING, Extra, RunRow, decode_extra, encode
@@ -62,23 +61,33 @@ class Intake:
         if work is None or not is_single(work) or not submission.queue:
             raise Invalid("a single task is one of python, run or shell, and needs a queue")
         spec = encode(work)
-        extra = self._extra(submission)
         if submission.key is not None or len(spec) > INLINE_BYTES:
-            known = self._known_key(submission, spec) if submission.key is not None else None
-            if known is not None:
-                return known
-            if self.s.one("known_id", (run,)):
-                return Accepted(run, False)
-            self._take_key(submission)
-            if len(spec) > INLINE_BYTES:
-                self.s.write("insert_payload", (run, spec))
-                spec = b""
-        now = self.s.now
-        due = submission.start_at if submission.start_at is not None and submission.start_at > now else None
-        seq = None if due else self.s.numbers(1)
-        state = WAITING if due else QUEUED
-        solos.append((run, state, submission.queue, seq, due, None if due else now, now, submission.key, extra, spec))
+            return self._solo_at_once(submission, spec)
+        solos.append(self._solo_row(submission, spec))
         return Accepted(run, True)
+
+    def _solo_row(self, submission: Submission, spec: bytes) -> SoloRow:
+        now, due = self.s.now, submission.start_at
+        extra = self._extra(submission)
+        if due is not None and due > now:
+            return (submission.id, WAITING, submission.queue, None, due, None, now, submission.key, extra, spec)
+        seq = self.s.numbers(1)
+        return (submission.id, QUEUED, submission.queue, seq, None, now, now, submission.key, extra, spec)
+
+    def _solo_at_once(self, submission: Submission, spec: bytes) -> Answer:
+        """One with a key, which the next of the same batch has to find, or with a large work."""
+        known = self._known_key(submission, spec)
+        if known is not None:
+            return known
+        if self.s.one("known_id", (submission.id,)):
+            return Accepted(submission.id, False)
+        large = len(spec) > INLINE_BYTES
+        row = self._solo_row(submission, b"" if large else spec)
+        self._take_key(submission)
+        if large:
+            self.s.write("insert_payload", (submission.id, spec))
+        self.s.write("insert_solo", row)
+        return Accepted(submission.id, True)
 
     def _extra(self, submission: Submission) -> bytes | None:
         if (
@@ -118,7 +127,8 @@ class Intake:
         plan = self._plan(submission)
         params = bind(plan, submission.params)
         body = encode(params) if params else b""
-        if submission.key is not None and (known := self._known_key(submission, body)) is not None:
+        known = self._known_key(submission, body)
+        if known is not None:
             return known
         if self.s.find_run(run) is not None or self.s.one("known_id", (run,)):
             return Accepted(run, False)
@@ -163,9 +173,10 @@ class Intake:
         return row
 
     def _begin_build(self, row: RunRow, plan: Plan) -> None:
-        """A graph of at most SLICE nodes is unpacked now; of a larger one the first row, which keeps the id."""
+        """A graph of at most a slice of nodes is unpacked now; of a larger one the first row, which keeps the id."""
         self.settler.push(BUILD, row.id)
-        self.settler.settle(SLICE if len(plan.nodes) <= SLICE else 1)
+        most = self.settler.slice
+        self.settler.settle(2 * most if len(plan.nodes) <= most else 1)  # its rows, and the start of its roots
 
     # --- concurrency -------------------------------------------------------------------------------------------------
 
@@ -193,7 +204,7 @@ class Intake:
 
     def _known_key(self, submission: Submission, body: bytes) -> Answer | None:
         """The answer when the key was used before. Raises when it was for something else."""
-        row = self.s.one("key", (submission.key,))
+        row = None if submission.key is None else self.s.one("key", (submission.key,))
         if row is None:
             return None
         if not self._same(row[0], submission, body):

@@ -82,8 +82,8 @@ def new_task(run: str, idx: int, node: int, queue: str, *, opened: int = 0, item
 
 
 def reset(task: TaskRow, opened: int, heard: int = 0) -> None:
-    """As before its first attempt; its token stays, so that tokens only rise."""
-    task.state, task.flags, task.open = WAITING, heard, opened
+    """As before its first attempt; token and SETTLED stay, so that tokens only rise and a repeat is known as one."""
+    task.state, task.flags, task.open = WAITING, heard | task.flags & SETTLED, opened
     task.seq = task.due = task.cause = task.queued = task.started = task.finished = task.detail = None
     task.attempt = task.strikes = 0
     if task.made is not None:

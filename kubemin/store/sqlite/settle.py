@@ -40,10 +40,14 @@ from kubemin.store.sqlite.session import Session
 
 
 class Settler:
-    def __init__(self, session: Session, inputs: Inputs) -> None:
+    """`slice_size`: records that one call may touch; `window`: tasks of one run that stand in a queue at once."""
+
+    def __init__(self, session: Session, inputs: Inputs, *, slice_size: int = SLICE, window: int = WINDOW) -> None:
         self.s = session
         self.inputs = inputs
-        self.budget = SLICE
+        self.slice = slice_size
+        self.window = window
+        self.budget = slice_size
         self._queue: deque[tuple[int, str, int, int]] = deque()
         self._short: set[str] = set()  # runs with a free place in the queue and tasks that wait for one
         self.fans = Fans(self)
@@ -59,11 +63,11 @@ class Settler:
     def push(self, kind: int, run: str, idx: int = 0, pos: int = 0) -> None:
         self._queue.append((kind, run, idx, pos))
 
-    def settle(self, limit: int = SLICE) -> None:
+    def settle(self, limit: int | None = None) -> None:
         """Draw all consequences, as far as `limit` records reach; leave the rest as ripples."""
         if not self._queue and not self._short:
             return
-        self.budget = limit
+        self.budget = self.slice if limit is None else limit
         while self._queue and self.budget > 0:
             kind, run, idx, pos = self._queue.popleft()
             self._steps[kind](run, idx, pos)
@@ -180,7 +184,7 @@ class Settler:
         self.s.touch(task, PLACED)
         if run is None:
             task.seq = self.s.numbers(1)
-        elif run.listed < WINDOW:
+        elif run.listed < self.window:
             task.seq = self.s.numbers(1)
             run.listed += 1
             self.s.count(run)
@@ -215,7 +219,7 @@ class Settler:
     def _refill(self) -> None:
         for run_id in self._short:
             run = self.s.run(run_id)
-            room = min(WINDOW - run.listed, run.parked)
+            room = min(self.window - run.listed, run.parked)
             if room <= 0:
                 continue
             self.s.flush()

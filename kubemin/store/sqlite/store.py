@@ -16,7 +16,18 @@ from kubemin.errors import Refused
 from kubemin.model.obstacles import Obstacles
 from kubemin.model.records import Accepted, Claim, Definition, Outcome, Owner, Rejection, RunView, Submission
 from kubemin.model.states import Cause, RunState
-from kubemin.store.base import SLICE, Blame, Change, QueueView, Retention, RunFilter, Stop, Verdict, WorkflowView
+from kubemin.store.base import (
+    SLICE,
+    WINDOW,
+    Blame,
+    Change,
+    QueueView,
+    Retention,
+    RunFilter,
+    Stop,
+    Verdict,
+    WorkflowView,
+)
 from kubemin.store.sqlite.claims import Claims
 from kubemin.store.sqlite.control import Control
 from kubemin.store.sqlite.database import connect_reader, copy, queries, translated
@@ -97,6 +108,7 @@ class SqliteStore(_Reading):
     """The one writer of the file; the caller holds the state-directory lock.
 
     `instance` and `node` name this daemon and its machine; `task_timeout` (seconds) may be changed at any time.
+    `slice_size` and `window` are `SLICE` and `WINDOW` of `store/base.py`.
     """
 
     def __init__(
@@ -107,10 +119,12 @@ class SqliteStore(_Reading):
         clock: WallClock = clocks.wall,
         node: str = "",
         task_timeout: float = TASK_TIMEOUT,
+        slice_size: int = SLICE,
+        window: int = WINDOW,
     ) -> None:
         self._session = Session(str(path), instance=instance, clock=clock, node=node)
         self._inputs = Inputs(self._session)
-        self._settler = Settler(self._session, self._inputs)
+        self._settler = Settler(self._session, self._inputs, slice_size=slice_size, window=window)
         self._intake = Intake(self._session, self._settler)
         self._claims = Claims(self._session, self._settler, self._inputs, task_timeout)
         self._control = Control(self._session, self._settler, self._inputs, self._intake)

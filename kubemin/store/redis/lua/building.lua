@@ -1,0 +1,103 @@
+-- building: whole runs, piece by piece: their records, their reset for `retry`, release, stop. Nothing of a run starts
+-- before all its records exist: a run holds one `l` (live) of its own until it is wholly released.
+-- A run's record (packed map): d definition, W workflow, N nodes, s state, st why it is stopped, c cause, R round,
+-- S submitted, sa start_at, sc scheduled_at, B started, E finished, du due, dl deadline, T time-out (seconds), ck
+-- concurrency key, po its policy, h holds it, l live, li in lists, pa parked, nx next idx, g stage, ag step to run again from, ky key, v version.
+local BUILT, RELEASED = 1, 2
+
+function M.build(id, _, pos)
+  local run = M.run(id)
+  local upto = min(run.N, pos + max(M.budget(), 1))
+  for at = pos, upto - 1, 200 do
+    local last = min(at + 199, upto - 1)
+    local fields = {}
+    for idx = at, last do fields[#fields + 1] = idx end
+    local plans = call('HMGET', P .. 'graph:' .. run.d, unpack(fields))
+    for n, idx in ipairs(fields) do
+      local plan = unpack_one(plans[n])
+      M.new_task(id, idx, { s = WAITING, o = plan.n, f = plan.w == 'always' and ALWAYS or nil })
+    end
+  end
+  run.l = run.l + (upto - pos)
+  M.touch_run(run)
+  M.spend(upto - pos)
+  if upto < run.N then return M.later('build', id, 0, upto) end
+  M.built(run)
+end
+
+function M.built(run)
+  run.g = BUILT
+  M.touch_run(run)
+  M.release_if_ready(run)
+end
+
+-- Its roots start when all its records exist, it is due, and it holds its concurrency key.
+function M.release_if_ready(run)
+  if run.g ~= BUILT or run.du or (run.ck and not run.h) then return end
+  run.g = RELEASED
+  M.touch_run(run)
+  M.later('release', run.id)
+end
+
+function M.release(id, _, pos)
+  local run = M.run(id)
+  local upto = min(run.N, pos + max(M.budget(), 1))
+  local indexes = {}
+  for idx = pos, upto - 1 do indexes[#indexes + 1] = idx end
+  M.preload(id, indexes)
+  for _, idx in ipairs(indexes) do
+    local task = M.task(id, idx)
+    if task.s == WAITING and task.o == 0 and not task.d then M.decide(run, task) end
+  end
+  M.spend(upto - pos)
+  if upto < run.N then return M.later('release', id, 0, upto) end
+  run.l = run.l - 1
+  M.touch_run(run)
+  if run.l == 0 and run.s < COMPLETED then M.end_run(run) end
+end
+
+-- In topological order: reset a node or keep it, and tell those that need it what it means for them (ro, rh, rf).
+function M.rebuild(id, idx, pos)
+  local run = M.run(id)
+  while idx < run.N do
+    local task, plan = M.task(id, idx), M.plan(run, idx)
+    if pos == 0 then M.rebuild_node(run, task, plan, idx) end
+    local upto = min(plan.D or 0, pos + max(M.budget(), 1))
+    local found = M.dependents(run, idx, plan, pos, upto)
+    for _, edge in ipairs(found) do M.rebuild_edge(run, task, edge[1], edge[2]) end
+    M.spend(upto - pos + 1)
+    if upto < (plan.D or 0) then return M.later('rebuild', id, idx, upto) end
+    idx, pos = idx + 1, 0
+    if M.budget() <= 0 and idx < run.N then return M.later('rebuild', id, idx, 0) end
+  end
+  M.built(run)
+end
+
+function M.rebuild_node(run, task, plan, idx)
+  local fresh = task.rr ~= run.R
+  local open, heard = fresh and 0 or task.ro, fresh and 0 or task.rh
+  local forced = run.ag == idx or (not fresh and task.rf == 1)
+  task.rr, task.rf = run.R, forced and 1 or 0
+  if forced or task.s ~= COMPLETED then
+    M.reset(task, open, bor(heard, forced and plan.k == 'fanout' and FRESH or 0))
+    run.l = run.l + 1
+    M.touch_run(run)
+  else
+    task.f = bor(band(task.f or 0, SETTLED + ALWAYS), heard, open > 0 and KEPT or 0)
+    task.o = open
+    M.touch(task)
+  end
+end
+
+function M.rebuild_edge(run, task, idx, marks)
+  local other = M.task(run.id, idx)
+  if other.rr ~= run.R then other.rr, other.ro, other.rh, other.rf = run.R, 0, 0, 0 end
+  if task.s == WAITING or band(task.f or 0, KEPT) ~= 0 then
+    other.ro = other.ro + 1
+  else
+    local heard = M.passes(task.s, task.c, task.f or 0, band(marks, 1) ~= 0, band(marks, 2) ~= 0)
+    other.rh = bor(other.rh, heard)
+  end
+  if task.rf == 1 then other.rf = 1 end
+  M.touch(other)
+end

@@ -1,0 +1,104 @@
+-- core: the rows of one call, read once, changed in memory and written together at the end (`M.flush`), so that an
+-- error half way has written nothing. Keys that follow from data are built from the prefix P; all share one hash slot.
+-- A task's record (packed map): s state, f flags, o open needs, q place (number) when listed, d due, a attempts used up,
+-- k token, w node and slot, y/l/z crashes, losses, drains, c cause, Q queued, B started, E finished, D detail (JSON),
+-- b base, m made, n total (fan-outs), i item, p parent node (children). Times in microseconds.
+local M = { runs = {}, tasks = {}, plans = {}, dirty = {}, dirtied = {}, dropped = {}, pushes = {}, ripples = {}, events = {} }
+local WAITING, QUEUED, RUNNING, COMPLETED, FAILED, TIMEOUT, CANCELLED, SKIPPED = 0, 1, 2, 3, 4, 5, 6, 7
+local NAMES = { [0] = 'waiting', 'queued', 'running', 'completed', 'failed', 'timeout', 'cancelled', 'skipped' }
+local SETTLED, KEPT, FRESH, STOPPING, ALWAYS = 512, 1024, 2048, 4096, 8192
+local band, bor, bnot, min, max = bit.band, bit.bor, bit.bnot, math.min, math.max
+local pack, unpack_one = cmsgpack.pack, cmsgpack.unpack
+
+if not NOW then
+  local time = call('TIME')
+  NOW = time[1] * 1000000 + time[2]
+end
+
+function M.clear(flags, bits) return band(flags or 0, bnot(bits)) end
+
+function M.find_run(id)
+  local run = M.runs[id]
+  if run == nil then
+    local raw = call('HGET', P .. 'run:' .. id, 'r')
+    run = raw and unpack_one(raw) or false
+    if run then run.id = id end
+    M.runs[id] = run
+  end
+  return run
+end
+
+function M.run(id)
+  return M.find_run(id) or error('KUBEMIN_MISSING run ' .. id .. ' is missing')
+end
+
+function M.keep(id, idx, raw)
+  local task = unpack_one(raw)
+  task.run, task.idx = id, idx
+  M.tasks[id .. '.' .. idx] = task
+  return task
+end
+
+function M.find_task(id, idx)
+  local task = M.tasks[id .. '.' .. idx]
+  if task then return task end
+  local raw = call('HGET', P .. 'tasks:' .. id, idx)
+  return raw and M.keep(id, idx, raw) or nil
+end
+
+function M.task(id, idx)
+  return M.find_task(id, idx) or error('KUBEMIN_MISSING task ' .. id .. '.' .. idx .. ' is missing')
+end
+
+-- Read many at once, those that are not in memory yet.
+function M.preload(id, indexes)
+  local missing = {}
+  for _, idx in ipairs(indexes) do
+    if not M.tasks[id .. '.' .. idx] then missing[#missing + 1] = idx end
+  end
+  for at = 1, #missing, 200 do
+    local last = min(at + 199, #missing)
+    local found = call('HMGET', P .. 'tasks:' .. id, unpack(missing, at, last))
+    for n = at, last do
+      if found[n - at + 1] then M.keep(id, missing[n], found[n - at + 1]) end
+    end
+  end
+end
+
+function M.new_task(id, idx, task)
+  task.run, task.idx = id, idx
+  M.tasks[id .. '.' .. idx] = task
+  M.touch(task)
+  return task
+end
+
+function M.touch(task)
+  if not task.zz then
+    task.zz = true
+    M.dirty[#M.dirty + 1] = task
+  end
+end
+
+function M.touch_run(run)
+  if not run.zz then
+    run.zz = true
+    M.dirtied[#M.dirtied + 1] = run
+  end
+end
+
+function M.plan(run, idx)
+  local known = M.plans[run.d]
+  if not known then
+    known = {}
+    M.plans[run.d] = known
+  end
+  local plan = known[idx]
+  if not plan then
+    local raw = call('HGET', P .. 'graph:' .. run.d, idx)
+    plan = unpack_one(raw or error('KUBEMIN_MISSING definition ' .. run.d .. ' is missing'))
+    known[idx] = plan
+  end
+  return plan
+end
+
+function M.plan_of(run, task) return M.plan(run, task.p or task.idx) end

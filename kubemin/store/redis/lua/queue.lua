@@ -1,0 +1,100 @@
+-- queue: places in lists. An entry is TASK@SEQ; the sorted set `pending` of a queue holds every task that is queued and
+-- not claimed, by its SEQ: it decides who claims, the list only hands out. A paused queue's entries stand in `held`.
+function M.list_key(queue, version)
+  local name = queue == 'default' and 'workflow:queue' or 'workflow:queue:{workflow:queue}:' .. queue
+  if (version or 1) > 1 then return 'workflow:queue:{workflow:queue}:' .. queue .. '@v' .. version end
+  return name
+end
+
+function M.pending_key(queue, version)
+  return P .. 'pending:' .. queue .. ((version or 1) > 1 and '@v' .. version or '')
+end
+
+function M.queue_of(run, task) return task.u or M.plan_of(run, task).q or 'default' end
+
+function M.push(queue, version, task)
+  task.q = 0
+  M.pushes[#M.pushes + 1] = { queue, version or 1, task }
+end
+
+-- Drop a place that is known to be taken.
+function M.unplace(queue, version, task)
+  if task.q == 0 then
+    for n, push in ipairs(M.pushes) do
+      if push[3] == task then table.remove(M.pushes, n) break end
+    end
+  else
+    call('ZREM', M.pending_key(queue, version), task.run .. '.' .. task.idx)
+  end
+  task.q = nil
+end
+
+function M.count_parked(queue, delta)
+  if delta ~= 0 then M.parked = M.parked or {}; M.parked[queue] = (M.parked[queue] or 0) + delta end
+end
+
+-- Ready: into its queue, or, when enough of its run stand there, into the run's own line.
+function M.enqueue(run, task)
+  M.unset_due(task)
+  task.s, task.Q = QUEUED, NOW
+  M.touch(task)
+  local queue = M.queue_of(run, task)
+  if run.li < REQ.window then
+    run.li = run.li + 1
+    M.push(queue, run.v, task)
+  else
+    task.q = nil
+    run.pa = run.pa + 1
+    M.count_parked(queue, 1)
+    call('RPUSH', P .. 'parked:' .. run.id, task.idx)
+  end
+  M.touch_run(run)
+end
+
+-- It leaves the queue, by a claim or an end.
+function M.unlist(run, task, ended)
+  local queue = M.queue_of(run, task)
+  if task.q == nil then
+    run.pa = run.pa - 1
+    M.count_parked(queue, -1)
+  else
+    run.li = run.li - 1
+    if ended then M.unplace(queue, run.v, task) end
+    task.q = nil
+  end
+  if run.pa > 0 then M.short = M.short or {}; M.short[run.id] = true end
+  M.touch_run(run)
+end
+
+function M.refill()
+  local short = M.short or {}
+  M.short = nil
+  for id in pairs(short) do
+    local run = M.run(id)
+    while run.li < REQ.window and run.pa > 0 do
+      local idx = call('LPOP', P .. 'parked:' .. id)
+      if not idx then break end
+      local task = M.find_task(id, tonumber(idx))
+      if task and task.s == QUEUED and task.q == nil then
+        run.li, run.pa = run.li + 1, run.pa - 1
+        local queue = M.queue_of(run, task)
+        M.count_parked(queue, -1)
+        M.push(queue, run.v, task)
+        M.touch(task)
+        M.touch_run(run)
+      end
+    end
+  end
+end
+
+function M.set_due(task, at)
+  task.d = at
+  call('ZADD', P .. 'due' .. (REQ.due_suffix or ''), at, 't' .. task.run .. '.' .. task.idx)
+end
+
+function M.unset_due(task)
+  if task.d then
+    call('ZREM', P .. 'due' .. (REQ.due_suffix or ''), 't' .. task.run .. '.' .. task.idx)
+    task.d = nil
+  end
+end

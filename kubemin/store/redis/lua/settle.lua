@@ -1,0 +1,149 @@
+-- settle: draws the consequences of ends, as far as `budget` records reach; what is left becomes ripples (cursors).
+local CHUNK = 200 -- dependents in one field of a graph
+local work, head, budget = {}, 1, 0
+
+function M.later(kind, id, idx, pos) work[#work + 1] = { kind, id, idx or 0, pos or 0 } end
+function M.budget() return budget end
+function M.spend(count) budget = budget - count end
+
+function M.settle(limit)
+  budget = limit
+  while work[head] and budget > 0 do
+    local step = work[head]
+    work[head] = nil
+    head = head + 1
+    M[step[1]](step[2], step[3], step[4])
+  end
+  while work[head] do
+    local step = work[head]
+    work[head] = nil
+    head = head + 1
+    M.ripples[#M.ripples + 1] = string.format('%s %s %d %d %d', step[1], step[2], step[3], step[4], M.run(step[2]).R)
+  end
+  M.refill()
+end
+
+-- Why this task must not go on, if so.
+function M.stopped(run, task)
+  if not run.st or band(task.f or 0, ALWAYS) ~= 0 then return nil end
+  return run.st
+end
+
+function M.tell_event(event, run, task, cause, message)
+  M.events[#M.events + 1] = cjson.encode({
+    event, run.id, run.W, task and (task.p or task.idx) or -1, task and (task.i or -1) or -1, task and task.idx or -1,
+    NAMES[(task or run).s], cause or (task or run).c or '', task and (task.a or 0) or 0, message or '', run.d,
+    task and (task.E or 0) > (task.B or NOW) and (task.E - task.B) / 1000000 or 0,
+  })
+end
+
+local ENDED = { [SKIPPED] = 'skipped', [CANCELLED] = 'cancelled' }
+
+function M.end_task(run, task, state, cause, message)
+  local was_queued = task.s == QUEUED
+  M.unset_due(task)
+  task.s, task.c, task.E = state, cause, NOW
+  M.touch(task)
+  if was_queued then M.unlist(run, task, true) end
+  local plan = M.plan_of(run, task)
+  local bad = state == FAILED or state == TIMEOUT
+  if not run.c and bad and (plan.k == 'task' or plan.k == 'fanout') then run.c = cause or NAMES[state] end
+  if plan.k ~= 'gate' then
+    M.tell_event(cause == 'crash' and 'quarantined' or ENDED[state] or 'finished', run, task, nil, message)
+  end
+  run.l = run.l - 1
+  M.touch_run(run)
+  if task.i then
+    M.child_ended(run, task)
+  elseif (plan.D or 0) > 0 then
+    M.later('tell', run.id, task.idx)
+  end
+  if run.l == 0 and run.s < COMPLETED then M.end_run(run) end
+end
+
+function M.end_run(run)
+  M.touch_run(run)
+  if run.dl then call('ZREM', P .. 'deadlines' .. (REQ.due_suffix or ''), run.id) end
+  if run.du then call('ZREM', P .. 'due' .. (REQ.due_suffix or ''), 'r' .. run.id) end
+  run.s, run.c = M.run_end(run.st, run.c)
+  run.E, run.dl, run.du = NOW, nil, nil
+  call('RPUSH', P .. 'ended', run.id)
+  M.tell_event('finished', run)
+  local key, held = run.ck, run.h
+  run.ck, run.h = nil, nil
+  if key then call('ZREM', P .. 'waiters:' .. key, run.id) end
+  if key and held then M.hand_over(key, run.id) end
+end
+
+function M.hand_over(key, id)
+  call('HDEL', P .. 'holders', key)
+  local next = call('ZRANGE', P .. 'waiters:' .. key, 0, 0)[1]
+  if not next then return end
+  local run = M.run(next)
+  M.take_key(run)
+  M.release_if_ready(run)
+end
+
+function M.take_key(run)
+  call('HSET', P .. 'holders', run.ck, run.id)
+  call('ZREM', P .. 'waiters:' .. run.ck, run.id)
+  run.h = 1
+  M.touch_run(run)
+end
+
+local function dependents(run, idx, plan, from, upto)
+  local found = {}
+  for n = from, upto - 1 do
+    local chunk = math.floor(n / CHUNK)
+    local list = chunk == 0 and plan.d or M.plan(run, idx .. '/' .. chunk)
+    local at = 2 * (n - chunk * CHUNK)
+    found[#found + 1] = { list[at + 1], list[at + 2] }
+  end
+  return found
+end
+M.dependents = dependents
+
+function M.tell(id, idx, pos)
+  local run, task = M.run(id), M.task(id, idx)
+  local plan = M.plan(run, idx)
+  local upto = min(plan.D, pos + max(budget, 1))
+  local found = dependents(run, idx, plan, pos, upto)
+  local indexes = {}
+  for n, edge in ipairs(found) do indexes[n] = edge[1] end
+  M.preload(id, indexes)
+  for _, edge in ipairs(found) do
+    local other, marks = M.task(id, edge[1]), edge[2]
+    other.f = bor(other.f or 0, M.passes(task.s, task.c, task.f or 0, band(marks, 1) ~= 0, band(marks, 2) ~= 0))
+    other.o = other.o - 1
+    M.touch(other)
+    if other.o == 0 then M.decide(run, other) end
+  end
+  budget = budget - (upto - pos)
+  if upto < plan.D then M.later('tell', id, idx, upto) end
+end
+
+-- All its needs have ended.
+function M.decide(run, task)
+  local plan = M.plan(run, task.idx)
+  if band(task.f or 0, KEPT) ~= 0 then
+    task.f = M.clear(task.f, KEPT)
+    M.touch(task)
+    if (plan.D or 0) > 0 then M.later('tell', run.id, task.idx) end
+    return
+  end
+  local state, cause
+  if plan.k == 'join' then
+    state, cause = M.join_end(plan.w, task.f or 0, run.st)
+  else
+    state, cause = M.decision(plan.w, task.f or 0, run.st)
+  end
+  if state then
+    M.end_task(run, task, state, cause)
+  elseif plan.k == 'gate' then
+    M.end_task(run, task, COMPLETED)
+  elseif plan.k == 'fanout' then
+    M.start_fan(run, task)
+  else
+    M.enqueue(run, task)
+  end
+end

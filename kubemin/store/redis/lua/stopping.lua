@@ -1,0 +1,51 @@
+-- stopping: cancel, replace or time out a run, and concurrency keys, which may replace one.
+function M.stop_run(run, cause)
+  if run.dl then call('ZREM', P .. 'deadlines' .. (REQ.due_suffix or ''), run.id) end
+  if run.du then call('ZREM', P .. 'due' .. (REQ.due_suffix or ''), 'r' .. run.id) end
+  run.st, run.dl, run.du = cause, nil, nil
+  if run.ck and not run.h then
+    call('ZREM', P .. 'waiters:' .. run.ck, run.id)
+    run.ck = nil
+  end
+  M.touch_run(run)
+  M.tell_event('cancelling', run, nil, cause)
+  if run.g > 0 then
+    M.release_if_ready(run)
+    M.later('stop', run.id)
+  end
+end
+
+-- Queued tasks of a stopped run end, and those that wait for their retry; from idx `pos`.
+function M.stop(id, _, pos)
+  local run = M.run(id)
+  if run.s >= COMPLETED then return end
+  local upto = min(run.nx, pos + max(M.budget(), 1))
+  local indexes = {}
+  for idx = pos, upto - 1 do indexes[#indexes + 1] = idx end
+  M.preload(id, indexes)
+  for _, idx in ipairs(indexes) do
+    local task = M.tasks[id .. '.' .. idx]
+    if task and (task.s == QUEUED or (task.s == WAITING and task.d)) then
+      local cause = M.stopped(run, task)
+      if cause then M.end_task(run, task, CANCELLED, cause) end
+    end
+  end
+  M.spend(upto - pos)
+  if upto < run.nx then M.later('stop', id, 0, upto) end
+end
+
+-- A run that is due takes its concurrency key, or waits for it, or replaces those that have it.
+function M.acquire(run)
+  if not run.ck or run.h then return end
+  local holder = call('HGET', P .. 'holders', run.ck)
+  if not holder then return M.take_key(run) end
+  if holder == run.id then return end
+  call('ZADD', P .. 'waiters:' .. run.ck, run.S, run.id)
+  if run.po ~= 'replace' then return end
+  local others = call('ZRANGE', P .. 'waiters:' .. run.ck, 0, 99)
+  others[#others + 1] = holder
+  for _, id in ipairs(others) do
+    local other = id ~= run.id and M.find_run(id)
+    if other and not other.st and other.s < COMPLETED then M.stop_run(other, 'replaced') end
+  end
+end
