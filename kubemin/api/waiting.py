@@ -35,9 +35,9 @@ class Waiting:
         self._pause = SHORTEST
 
     def finish(self, open_connection: Callable[[], Connection | None]) -> dict[str, str]:
-        """Id -> terminal state of all, in the order asked. `open_connection` gives a stream of our own, None without a daemon.
+        """Id -> terminal state of all, in the order asked. Raises TimeoutError, NotFound.
 
-        Raises TimeoutError, NotFound.
+        `open_connection` gives a stream of our own, None without a daemon.
         """
         ended: dict[str, str] = {}
         connection: Connection | None = None

@@ -8,7 +8,6 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,24 +25,30 @@ _KEYS = {b"\x1b[A": "up", b"\x1bOA": "up", b"k": "up", b"\x1b[B": "down", b"\x1b
 _RATE_SPAN = 10.0  # seconds over which a rate is taken
 
 
-@contextmanager
-def keyboard() -> Iterator[None]:
-    """Keys come at once and are not shown; the terminal is as before afterwards."""
-    fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
-    try:
-        tty.setcbreak(fd)
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+class Keyboard:
+    """A context manager: keys come at once and are not shown; the terminal is as before afterwards."""
 
+    def __init__(self) -> None:
+        self._fd = sys.stdin.fileno()
+        self._before = termios.tcgetattr(self._fd)
+        self._typed = b""
 
-def key(timeout: float) -> str | None:
-    """The next key (`up`, `down`, or its letter), or None after `timeout` seconds. `q` at the end of the input."""
-    if not select.select([sys.stdin], [], [], timeout)[0]:
-        return None
-    data = os.read(sys.stdin.fileno(), 16)
-    return _KEYS.get(data, data.decode(errors="replace")[:1]) if data else "q"
+    def __enter__(self) -> Keyboard:
+        tty.setcbreak(self._fd)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+
+    def key(self, timeout: float) -> str | None:
+        """The next key (`up`, `down`, or its letter), or None after `timeout` seconds. `q` at the end of the input."""
+        if not self._typed:
+            if not select.select([self._fd], [], [], timeout)[0]:
+                return None
+            self._typed = os.read(self._fd, 64) or b"q"
+        length = 3 if self._typed.startswith((b"\x1b[", b"\x1bO")) else 1  # several keys may come in one read
+        data, self._typed = self._typed[:length], self._typed[length:]
+        return _KEYS.get(data, data.decode(errors="replace"))
 
 
 @dataclass(slots=True)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,25 +139,3 @@ def test_killed_it_takes_its_pool_along(place: Path, wait_until: Callable[..., A
     process.kill()
     process.communicate(timeout=30)
     wait_until(lambda: not processes_naming(str(place / "temp")), 20)
-
-
-def test_on_a_terminal(place: Path) -> None:
-    """The live tree, colours, and the screen given back."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(
-            program("kubeminctl"), ["kubeminctl", "run", str(place / "good.yaml")], environ(place) | {"TERM": "xterm"}
-        )
-    shown, deadline = b"", time.monotonic() + 60
-    while time.monotonic() < deadline and select.select([terminal], [], [], 60)[0]:
-        try:
-            data = os.read(terminal, 65536)
-        except OSError:  # the other end is closed
-            break
-        shown += data
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    text = shown.decode()
-    assert os.waitstatus_to_exitcode(status) == 0, text
-    assert "├── " in text and "\x1b[32mcompleted" in text and text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l")
-    assert_nothing_left(place)

@@ -9,7 +9,7 @@ import click
 from kubemin.cli import options, render, views
 from kubemin.cli.commands import status
 from kubemin.cli.pool import PoolState, read_pool, require_pool
-from kubemin.cli.screen import Screen, key, keyboard
+from kubemin.cli.screen import Keyboard, Screen
 from kubemin.cli.session import Session
 from kubemin.errors import KubeminError
 
@@ -44,12 +44,12 @@ def _live(session: Session, every: float) -> None:
 
     console = Console(no_color=not render.coloured(), highlight=False)
     screen = Screen()
-    with keyboard(), Live(console=console, screen=True, auto_refresh=False) as live:
+    with Keyboard() as keyboard, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             pool = read_pool(session.settings)
             screen.rates.take(pool)
             live.update(screen.draw(pool, status.queues(session), console.height), refresh=True)
-            if not _react(session, screen, pool, key(every)):
+            if not _react(session, screen, pool, keyboard.key(every)):
                 return
 
 

@@ -1,0 +1,116 @@
+"""kubeminctl on a terminal: the tree of `run`, the keys of `top`, colours, and the terminal given back as it was."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from support import Daemon, processes_naming, program
+from support.programs import clean_environ
+
+LIMIT = 60.0  # seconds a program may take
+
+
+class Terminal:
+    """A program on a terminal of 30 lines and 110 columns."""
+
+    def __init__(self, *argv: str, environ: dict[str, str]) -> None:
+        self.text, self._deadline = "", time.monotonic() + LIMIT
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 110, 0, 0))
+            os.execve(program("kubeminctl"), ["kubeminctl", *argv], environ | {"TERM": "xterm"})
+        self.before = termios.tcgetattr(self._fd)
+
+    def press(self, keys: str) -> None:
+        os.write(self._fd, keys.encode())
+
+    def read_until(self, pattern: str) -> str:
+        """What was shown up to the first place that matches, and is forgotten then; fails at the program's end."""
+        while not (found := re.search(pattern, self.text)):
+            assert self._read(), f"{pattern!r} was not shown: {self.text}"
+        shown, self.text = self.text[: found.end()], self.text[found.end() :]
+        return shown
+
+    def finish(self) -> int:
+        """Read to its end; its exit code."""
+        while self._read():
+            pass
+        assert termios.tcgetattr(self._fd) == self.before
+        os.close(self._fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def _read(self) -> bool:
+        left = self._deadline - time.monotonic()
+        assert left > 0 and select.select([self._fd], [], [], left)[0], f"too slow: {self.text}"
+        try:
+            data = os.read(self._fd, 65536)
+        except OSError:  # nobody has the other end any more
+            return False
+        self.text += data.decode(errors="replace")
+        return bool(data)
+
+
+def test_run(tmp_path: Path) -> None:
+    file = tmp_path / "tree.yaml"
+    file.write_text("name: tree\nsteps:\n  - name: group\n    steps:\n      - {name: leaf, run: [echo, hello]}\n")
+    terminal = Terminal("run", str(file), environ=clean_environ(TMPDIR=str(tmp_path)))
+    shown = terminal.read_until(r"stdout of group/leaf")
+    assert "└── group" in shown and "    └── leaf" in shown and "\x1b[32mcompleted" in shown
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l")  # the cursor is shown again
+    assert terminal.finish() == 0
+    assert "hello" in terminal.text
+
+
+def test_an_interrupted_run(tmp_path: Path) -> None:
+    file = tmp_path / "nap.yaml"
+    file.write_text("name: nap\nsteps:\n  - {name: sleep, run: [sleep, '60']}\n")
+    terminal = Terminal("run", str(file), environ=clean_environ(TMPDIR=str(tmp_path)))
+    terminal.read_until("running.*\n?.*sleep.*running")
+    terminal.press("\x03")
+    terminal.read_until("cancelling the run")
+    assert terminal.finish() == 130
+    assert "Traceback" not in terminal.text and "cancelled" in terminal.text
+    assert [entry.name for entry in tmp_path.iterdir()] == ["nap.yaml"]
+    assert processes_naming(f"{tmp_path}/kubemin-run") == []
+
+
+def test_top(daemon: Daemon, wait_until: Callable[..., Any]) -> None:
+    daemon.workflow("nap.yaml", "name: nap\nsteps:\n  - {name: sleep, run: [sleep, '60']}\n")
+    first, second = (daemon.client.submit(daemon.workflows / "nap.yaml") for _ in range(2))
+    waiting = daemon.client.submit(daemon.workflows / "nap.yaml")
+    wait_until(lambda: [run.status for run in (first, second)] == ["running"] * 2)
+    terminal = Terminal("top", "--every", "0.1", environ=daemon.environ)
+    terminal.read_until("2 of 2 workers busy  1 tasks queued")
+    terminal.press("\x1b[Bc")
+    asked = terminal.read_until(r"cancel run (\w+)\? y")
+    terminal.press("n")
+    terminal.read_until("q: quit")
+    terminal.press("c")
+    terminal.read_until(r"cancel run (\w+)\? y")
+    terminal.press("y")
+    terminal.read_until("is being cancelled")
+    chosen = asked.rpartition("cancel run ")[2].partition("?")[0]
+    assert daemon.client.wait([chosen], 15) == {chosen: "cancelled"}
+    assert chosen in (first.id, second.id)
+    wait_until(lambda: waiting.status == "running")
+    terminal.press("q")
+    assert terminal.finish() == 0
+    assert terminal.text.rstrip().endswith("\x1b[?1049l")  # back on the normal screen
+
+
+def test_tables_are_coloured_unless_asked_otherwise(daemon: Daemon) -> None:
+    daemon.client.options(delay="1h").enqueue("time:sleep", 1)
+    coloured = Terminal("runs", environ=daemon.environ)
+    assert coloured.finish() == 0 and "\x1b[" in coloured.text
+    plain = Terminal("runs", environ=daemon.environ | {"NO_COLOR": "1"})
+    assert plain.finish() == 0 and "\x1b[" not in plain.text
