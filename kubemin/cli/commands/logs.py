@@ -40,12 +40,16 @@ def command(session: Session, run: str, follow: bool) -> None:
     if session.json:
         render.document(views.logs(_wanted(view, step)))
     elif not follow:
-        for task in _wanted(view, step):
-            _print(task, alone=step is not None)
+        found = _wanted(view, step)
+        for task in found:
+            _print(task, alone=step is not None and len(found) == 1)
 
 
 def _wanted(view: RunView, step: str | None) -> list[TaskView]:
-    return [task for task in view.tasks if step is None or task.step == step]
+    """Of a forEach step its items too, of a group its members."""
+    if step is None:
+        return view.tasks
+    return [task for task in view.tasks if task.step == step or task.step.startswith((f"{step}[", f"{step}/"))]
 
 
 def _follow(session: Session, view: RunView, step: str | None) -> RunView:
@@ -53,11 +57,12 @@ def _follow(session: Session, view: RunView, step: str | None) -> RunView:
     printed: set[tuple[str, int]] = set()
     for look in _looks(session, view):
         view = look
-        for task in _wanted(view, step):
+        found = _wanted(view, step)
+        for task in found:
             if task.finished_at and (task.id, task.token) not in printed:
                 printed.add((task.id, task.token))
                 if not session.json:
-                    _print(task, alone=step is not None)
+                    _print(task, alone=step is not None and len(found) == 1)
                     render.flush()
         if step is not None and find_task(view, step).status in TASK_TERMINAL:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import click
@@ -42,6 +43,7 @@ def _live(session: Session, every: float) -> None:
     from rich.console import Console
     from rich.live import Live
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the terminal is given back first
     console = Console(no_color=not render.coloured(), highlight=False)
     screen = Screen()
     with Keyboard() as keyboard, Live(console=console, screen=True, auto_refresh=False) as live:
