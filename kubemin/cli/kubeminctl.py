@@ -40,6 +40,7 @@ COMMANDS = {
     "stop": "stop the daemon",
     "backup": "a consistent copy of the store",
     "doctor": "check this machine and say what to do",
+    "install-service": "put the systemd unit and what belongs to it in place",
     "completion": "the completion script of a shell",
 }
 INTERRUPTED = 130  # 128 + SIGINT
@@ -55,7 +56,7 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"kubemin.cli.commands.{cmd_name}").command
+        command: click.Command = importlib.import_module(_module(cmd_name)).command
         return command
 
     def resolve_command(
@@ -69,6 +70,10 @@ class Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _module(name: str) -> str:
+    return f"kubemin.cli.commands.{name.replace('-', '_')}"
 
 
 def _did_you_mean(name: str) -> str:

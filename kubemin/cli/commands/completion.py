@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
 
-from kubemin.cli import options, render
+from kubemin.cli import completions, options, render
 from kubemin.cli.session import Session
 
 
@@ -17,14 +16,10 @@ from kubemin.cli.session import Session
     kubeminctl completion fish > ~/.config/fish/completions/kubeminctl.fish
     """,
 )
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def command(ctx: click.Context, session: Session, shell: str) -> None:
+@click.argument("shell", type=click.Choice(completions.SHELLS))
+def command(session: Session, shell: str) -> None:
     """Print the script that lets a shell complete commands and options."""
-    kind = get_completion_class(shell)
-    assert kind is not None
-    root = ctx.find_root().command
-    source = kind(root, {}, render.PROGRAM, "_KUBEMINCTL_COMPLETE").source()
+    source = completions.script(shell).removesuffix("\n")
     if session.json:
         render.document({"shell": shell, "script": source})
     else:
