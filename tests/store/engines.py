@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,10 @@ class Engine:
         """Break the record of a single task."""
         raise NotImplementedError
 
+    def leftovers(self, runs: Sequence[str]) -> int:
+        """Records that are kept of runs, of any kind."""
+        raise NotImplementedError
+
     def close(self) -> None:
         raise NotImplementedError
 
@@ -87,7 +91,10 @@ class Sqlite(Engine):
     def states(self, run: str) -> dict[str, tuple[TaskState, Cause | None]]:
         db = connect_reader(self.path)
         digest = db.execute("SELECT definition FROM runs WHERE id = ?", (run,)).fetchone()[0]
-        rows = db.execute("SELECT node, item, state, cause FROM tasks WHERE run = ?", (run,)).fetchall()
+        visible = """SELECT t.node, t.item, t.state, t.cause FROM tasks AS t
+            LEFT JOIN tasks AS f ON f.run = t.run AND f.idx = t.node
+            WHERE t.run = ? AND (t.item IS NULL OR t.idx BETWEEN f.base AND f.base + f.made - 1)"""
+        rows = db.execute(visible, (run,)).fetchall()
         db.close()
         definition = self.store.definition(digest)
         assert definition is not None
@@ -99,6 +106,17 @@ class Sqlite(Engine):
 
     def spoil(self, run: str) -> None:
         self.store._session.db.execute("UPDATE tasks SET spec = x'7b22ff' WHERE run = ?", (run,))
+
+    def leftovers(self, runs: Sequence[str]) -> int:
+        db = connect_reader(self.path)
+        columns = {"runs": "id", "tasks": "run", "tails": "run", "payloads": "run", "keys": "run", "ripples": "run"}
+        count = sum(
+            db.execute(f"SELECT count(*) FROM {table} WHERE {column} = ?", (run,)).fetchone()[0]
+            for table, column in columns.items()
+            for run in runs
+        )
+        db.close()
+        return int(count)
 
     def close(self) -> None:
         self.store.close()
@@ -118,7 +136,8 @@ CHECKS = {
     "listed counts the places in queues": """
         SELECT r.id, r.listed, count(t.idx) FROM runs AS r
         LEFT JOIN tasks AS t ON t.run = r.id AND t.state = 1 AND t.seq IS NOT NULL
-        WHERE r.state < 3 AND r.stage = 2 GROUP BY r.id HAVING r.listed <> count(t.idx)""",
+        WHERE r.state < 3 AND r.stage = 2
+        GROUP BY r.id HAVING (SELECT coalesce(sum(value), 0) FROM json_each(r.listed)) <> count(t.idx)""",
     "parked counts those that wait for one": """
         SELECT r.id, r.parked, count(t.idx) FROM runs AS r
         LEFT JOIN tasks AS t ON t.run = r.id AND t.state = 1 AND t.seq IS NULL

@@ -36,7 +36,7 @@ CREATE TABLE runs (
     ckey TEXT,                      -- concurrency key it holds or waits for
     holds INTEGER NOT NULL,         -- 1: it holds ckey
     live INTEGER NOT NULL,          -- tasks not ended, and 1 while it is not wholly released
-    listed INTEGER NOT NULL,        -- its queued tasks that stand in a queue
+    listed TEXT NOT NULL,           -- JSON: queue -> its tasks that stand there; apart, as one may be paused or not served
     parked INTEGER NOT NULL,        -- its queued tasks that wait for a place
     next INTEGER NOT NULL,          -- first idx not used
     stage INTEGER NOT NULL,         -- 0 its tasks' rows are being made, 1 all there, 2 released
@@ -83,7 +83,7 @@ CREATE TABLE tasks (
 ) WITHOUT ROWID;
 
 CREATE INDEX tasks_ready ON tasks (queue, seq) WHERE state = 1 AND seq IS NOT NULL;
-CREATE INDEX tasks_parked ON tasks (run, idx, queue) WHERE state = 1 AND seq IS NULL;
+CREATE INDEX tasks_parked ON tasks (run, queue, idx) WHERE state = 1 AND seq IS NULL;
 CREATE INDEX tasks_held ON tasks (owner) WHERE state = 2 AND owner IS NOT NULL;
 CREATE INDEX tasks_fans ON tasks (queue) WHERE state = 2 AND owner IS NULL;
 CREATE INDEX tasks_due ON tasks (due) WHERE due IS NOT NULL;

@@ -30,6 +30,8 @@ from kubemin.store.sqlite.rows import (
 if TYPE_CHECKING:
     from kubemin.store.sqlite.settle import Settler
 
+PASSED = 20  # rows that a scan may pass over for the price of one that it touches
+
 
 class Building:
     def __init__(self, settler: Settler) -> None:
@@ -123,16 +125,24 @@ class Building:
     def _rerelease(self, run_id: str, idx: int, pos: int) -> None:
         run = self.s.run(run_id)
         plan = self.s.plan(run)
-        self.s.flush()
-        count = max(self.settler.budget, 1)
-        found = self.s.all("releasable", (run_id, pos, len(plan.nodes), count))
-        for (number,) in found:
+        found, upto = self._scan("releasable", run_id, pos, len(plan.nodes))
+        for number in found:
             self.settler.decide(run, plan, self.s.task(run_id, number))
-        self.settler.budget -= count
-        if len(found) == count:
-            self.settler.push(RERELEASE, run_id, 0, found[-1][0] + 1)
+        if upto < len(plan.nodes):
+            self.settler.push(RERELEASE, run_id, 0, upto)
         else:
             self._released(run)
+
+    def _scan(self, query: str, run_id: str, pos: int, end: int) -> tuple[list[int], int]:
+        """The idx from `pos` on that a query finds, and how far it looked: rows that are only passed cost little."""
+        self.s.flush()
+        most = max(self.settler.budget, 1)
+        upto = min(pos + most * PASSED, end)
+        found = [number for (number,) in self.s.all(query, (run_id, pos, upto, most))]
+        if len(found) == most:
+            upto = found[-1] + 1
+        self.settler.budget -= len(found) + (upto - pos) // PASSED
+        return found, upto
 
     def _released(self, run: RunRow) -> None:
         run.live -= 1
@@ -160,17 +170,14 @@ class Building:
         run = self.s.run(run_id)
         if run.ended:
             return
-        self.s.flush()
-        count = max(self.settler.budget, 1)
-        found = self.s.all("stoppable", (run_id, pos, count))
-        for (number,) in found:
+        found, upto = self._scan("stoppable", run_id, pos, run.next)
+        for number in found:
             task = self.s.task(run_id, number)
             stopped = self.settler.stopped(run, task)
             if stopped is not None and task.state in (WAITING, QUEUED):
                 self.settler.end(run, task, NUMBERS["cancelled"], stopped.value)
-        self.settler.budget -= count
-        if len(found) == count:
-            self.settler.push(STOP, run_id, 0, found[-1][0] + 1)
+        if upto < run.next:
+            self.settler.push(STOP, run_id, 0, upto)
 
     def _trash(self, run_id: str, idx: int, pos: int) -> None:
         last = self.s.one("nth_task", (run_id, pos, max(self.settler.budget, 1)))

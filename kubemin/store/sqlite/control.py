@@ -138,7 +138,7 @@ class Control:
         run.state, run.stage = WAITING, BUILDING
         run.stop = run.cause = run.finished = run.deadline = run.due = None
         run.ckey, run.holds = ckey, 0
-        run.live, run.listed, run.parked = 1, 0, 0
+        run.live, run.listed, run.parked = 1, {}, 0
         self.s.touch_run(run)
 
     # --- queues ------------------------------------------------------------------------------------------------------

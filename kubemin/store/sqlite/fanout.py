@@ -66,7 +66,11 @@ class Fans:
         node = plan.nodes[task.node]
         if self.settler.stopped(run, task) is None:
             most = node.max_parallel or task.total
-            while task.made < task.total and task.open < most and (task.open == 0 or run.listed < self.settler.window):
+            while (
+                task.made < task.total
+                and task.open < most
+                and (task.open == 0 or run.listed.get(task.queue, 0) < self.settler.window)
+            ):
                 if self.settler.budget <= 0:
                     self.settler.push(FAN, run.id, task.idx)
                     return
@@ -80,6 +84,10 @@ class Fans:
             task.flags &= ~FRESH
             end = rules.join_state(node.when, task.flags, run.stopped)
             self.settler.end(run, task, NUMBERS[end.state.value], end.cause and end.cause.value)
+
+    def _has_place(self, run: RunRow, task: TaskRow) -> bool:
+        """One child is always on its way; more only while they do not have to wait in the run."""
+        return task.open == 0 or run.listed.get(task.queue, 0) < self.settler.window
 
     def child_claimed(self, run: RunRow, child: TaskRow) -> None:
         """A child was claimed: another may take its place in the queue."""

@@ -166,8 +166,8 @@ class Intake:
         due = start_at if start_at is not None and start_at > self.s.now else None
         row = RunRow(
             submission.id, plan.hash, submission.workflow or plan.graph.workflow, WAITING, None, None, 1, self.s.now,
-            start_at, submission.scheduled_at, None, None, due, None, ckey, 0, 1, 0, 0, len(plan.nodes), BUILDING, None,
-            submission.key,
+            start_at, submission.scheduled_at, None, None, due, None, ckey, 0, 1, {}, 0, len(plan.nodes), BUILDING,
+            None, submission.key,
         )  # fmt: skip
         self.s.add_run(row)
         return row

@@ -133,13 +133,14 @@ UPDATE tasks SET state = 2, flags = flags & -513, token = ?, owner = ?, started 
 UPDATE tasks SET state = 1, started = NULL WHERE run = ? AND idx = 0;
 
 -- name: parked
-SELECT idx FROM tasks WHERE state = 1 AND seq IS NULL AND run = ? ORDER BY idx LIMIT ?;
+SELECT idx FROM tasks WHERE state = 1 AND seq IS NULL AND run = ? AND queue = ? ORDER BY idx LIMIT ?;
 
 -- name: releasable
 SELECT idx FROM tasks WHERE run = ? AND idx >= ? AND idx < ? AND state = 0 AND open = 0 AND due IS NULL ORDER BY idx LIMIT ?;
 
 -- name: stoppable
-SELECT idx FROM tasks WHERE run = ? AND idx >= ? AND (state = 1 OR (state = 0 AND due IS NOT NULL)) ORDER BY idx LIMIT ?;
+SELECT idx FROM tasks
+WHERE run = ? AND idx >= ? AND idx < ? AND (state = 1 OR (state = 0 AND due IS NOT NULL)) ORDER BY idx LIMIT ?;
 
 -- ── ripples ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 

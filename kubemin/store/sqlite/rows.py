@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -74,6 +75,13 @@ class TaskRow(msgspec.Struct, gc=False):
         return count
 
 
+def run_row(columns: Sequence[Any]) -> RunRow:
+    """From the columns as the query `run` selects them."""
+    run = RunRow(*columns)
+    run.listed = decode_counts(run.listed)  # type: ignore[arg-type]
+    return run
+
+
 def new_task(run: str, idx: int, node: int, queue: str, *, opened: int = 0, item: int | None = None) -> TaskRow:
     return TaskRow(
         run, idx, node, item, WAITING, 0, opened, queue, None, None, 0, 0, None, 0, None, None, None, None, None, None,
@@ -108,7 +116,7 @@ class RunRow(msgspec.Struct, gc=False):
     ckey: str | None
     holds: int
     live: int
-    listed: int
+    listed: dict[str, int]  # by queue
     parked: int
     next: int
     stage: int
@@ -119,6 +127,10 @@ class RunRow(msgspec.Struct, gc=False):
     @property
     def ended(self) -> bool:
         return self.state >= COMPLETED
+
+    @property
+    def listed_json(self) -> str:
+        return encode(self.listed).decode()
 
     @property
     def stopped(self) -> Cause | None:
@@ -194,16 +206,17 @@ TASK_WRITES = [(name, _WRITES[name]) for name in (_NAMES.get(parts, "update_task
 
 run_insert = attrgetter(
     "id", "definition", "workflow", "state", "stop", "cause", "round", "submitted", "start_at", "scheduled_at",
-    "started", "finished", "due", "deadline", "ckey", "holds", "live", "listed", "parked", "next", "stage", "again",
-    "key",
+    "started", "finished", "due", "deadline", "ckey", "holds", "live", "listed_json", "parked", "next", "stage",
+    "again", "key",
 )  # fmt: skip
 run_update = attrgetter(
-    "state", "stop", "cause", "round", "started", "finished", "due", "deadline", "ckey", "holds", "live", "listed",
+    "state", "stop", "cause", "round", "started", "finished", "due", "deadline", "ckey", "holds", "live", "listed_json",
     "parked", "next", "stage", "again", "id",
 )  # fmt: skip
-run_counters = attrgetter("cause", "live", "listed", "parked", "next", "id")
+run_counters = attrgetter("cause", "live", "listed_json", "parked", "next", "id")
 
 encode = msgspec.json.Encoder().encode
+decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 decode_label = msgspec.json.Decoder(Label).decode
 decode_extra = msgspec.json.Decoder(Extra).decode
 decode_detail = msgspec.json.Decoder(Detail).decode

@@ -164,7 +164,7 @@ class Session:
         if found is None:
             row = self.one("run", (run,))
             if row is not None:
-                found = self.runs[run] = RunRow(*row)
+                found = self.runs[run] = rows.run_row(row)
         return found
 
     def run(self, run: str) -> RunRow:

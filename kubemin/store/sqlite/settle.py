@@ -49,7 +49,9 @@ class Settler:
         self.window = window
         self.budget = slice_size
         self._queue: deque[tuple[int, str, int, int]] = deque()
-        self._short: set[str] = set()  # runs with a free place in the queue and tasks that wait for one
+        self._short: set[tuple[str, str]] = (
+            set()
+        )  # (run, queue) with a free place, and perhaps a task that waits for it
         self.fans = Fans(self)
         self.building = Building(self)
         self._steps: dict[int, Callable[[str, int, int], None]] = {
@@ -184,9 +186,9 @@ class Settler:
         self.s.touch(task, PLACED)
         if run is None:
             task.seq = self.s.numbers(1)
-        elif run.listed < self.window:
+        elif run.listed.get(task.queue, 0) < self.window:
             task.seq = self.s.numbers(1)
-            run.listed += 1
+            run.listed[task.queue] = run.listed.get(task.queue, 0) + 1
             self.s.count(run)
         else:
             task.seq = None
@@ -203,7 +205,7 @@ class Settler:
         task.state = QUEUED
         self.s.touch(task)
         if run is not None:
-            run.listed += 1
+            run.listed[task.queue] = run.listed.get(task.queue, 0) + 1
             self.s.count(run)
 
     def unlist(self, run: RunRow, task: TaskRow) -> None:
@@ -211,25 +213,25 @@ class Settler:
         if task.seq is None:
             run.parked -= 1
         else:
-            run.listed -= 1
+            run.listed[task.queue] -= 1
         if run.parked:
-            self._short.add(run.id)
+            self._short.add((run.id, task.queue))
         self.s.count(run)
 
     def _refill(self) -> None:
-        for run_id in self._short:
+        for run_id, queue in self._short:
             run = self.s.run(run_id)
-            room = min(self.window - run.listed, run.parked)
+            room = min(self.window - run.listed.get(queue, 0), run.parked)
             if room <= 0:
                 continue
             self.s.flush()
-            found = self.s.all("parked", (run_id, room))
+            found = self.s.all("parked", (run_id, queue, room))
             first = self.s.numbers(len(found))
             for seq, (idx,) in enumerate(found, first):
                 task = self.s.task(run_id, idx)
                 task.seq = seq
                 self.s.touch(task, PLACED)
-            run.listed += len(found)
+            run.listed[queue] = run.listed.get(queue, 0) + len(found)
             run.parked -= len(found)
             self.s.count(run)
         self._short.clear()

@@ -3,7 +3,7 @@
 -- A task's record (packed map): s state, f flags, o open needs, q place (number) when listed, d due, a attempts used up,
 -- k token, w node and slot, y/l/z crashes, losses, drains, c cause, Q queued, B started, E finished, D detail (JSON),
 -- b base, m made, n total (fan-outs), i item, p parent node (children). Times in microseconds.
-local M = { runs = {}, tasks = {}, plans = {}, dirty = {}, dirtied = {}, dropped = {}, pushes = {}, ripples = {}, events = {} }
+local M = { runs = {}, tasks = {}, plans = {}, dirty = {}, dirtied = {}, pushes = {}, ripples = {}, events = {} }
 local WAITING, QUEUED, RUNNING, COMPLETED, FAILED, TIMEOUT, CANCELLED, SKIPPED = 0, 1, 2, 3, 4, 5, 6, 7
 local NAMES = { [0] = 'waiting', 'queued', 'running', 'completed', 'failed', 'timeout', 'cancelled', 'skipped' }
 local SETTLED, KEPT, FRESH, STOPPING, ALWAYS = 512, 1024, 2048, 4096, 8192
@@ -14,6 +14,9 @@ if not NOW then
   local time = call('TIME')
   NOW = time[1] * 1000000 + time[2]
 end
+
+-- Where Redis takes no writes (memory, disk), this fails before anything was changed: what only removes is let through.
+if not REQ.reads then call('SET', P .. 'probe', '') end
 
 function M.clear(flags, bits) return band(flags or 0, bnot(bits)) end
 

@@ -71,9 +71,17 @@ end
 
 function M.flush()
   place_all()
+  M.write_solos()
   write_tasks()
   write_runs()
   for queue, delta in pairs(M.parked or {}) do call('HINCRBY', P .. 'backlog', queue, delta) end
   M.parked = nil
   write_ripples()
+end
+
+-- What every operation of the engine answers: its result, whether work is left, fan-outs that wait for their items, events.
+function M.reply(result)
+  M.flush()
+  local left = (M.left or M.fans) and 1 or 0
+  return { result, left, M.fans or {}, M.events }
 end

@@ -1,0 +1,51 @@
+--@ top: core rules queue solo settle fanout building stopping outcome flush
+-- Stop a run: what waits is cancelled, what runs is to be stopped (`renew` tells its node).
+-- KEYS   1 the run's record
+-- ARGV   1 prefix; 2 packed: id, cause
+-- reply  1 done, 0 was cancelled or stopped already, "?" no such run, or the state it ended in
+local run = M.find_run(REQ.id)
+if run then
+  if run.s >= COMPLETED then return M.reply(run.s == CANCELLED and 0 or NAMES[run.s]) end
+  if run.st then return M.reply(0) end
+  M.stop_run(run, REQ.cause)
+  M.settle(REQ.slice)
+  return M.reply(1)
+end
+local task = M.solo(REQ.id)
+if not task then return M.reply('?') end
+if task.s >= COMPLETED then return M.reply(task.s == CANCELLED and 0 or NAMES[task.s]) end
+if band(task.f or 0, STOPPING) ~= 0 then return M.reply(0) end
+local name = REQ.id .. '.0'
+local waits = task.s == WAITING or call('ZSCORE', M.pending_key(task.u or 'default', task.v), name)
+if waits then
+  M.end_solo(task, CANCELLED, REQ.cause)
+  return M.reply(1)
+end
+
+-- It runs: the claim of its slot carries the wish, so that finishing costs no look-up.
+local function mark(slot_name)
+  local key = P .. 'slot:' .. slot_name
+  local raw = call('GET', key)
+  if not raw or raw == 'retired' then return false end
+  local slot = cmsgpack.unpack(raw)
+  for _, claim in ipairs(slot.c) do
+    if claim[1] == REQ.id then
+      claim[8] = REQ.cause
+      call('SET', key, cmsgpack.pack(slot))
+      return true
+    end
+  end
+  return false
+end
+
+local lock = call('GET', 'lock:{workflow:queue}:' .. name)
+local holder = lock and string.match(lock, 'slot=(%S+)')
+if not (holder and mark(holder)) then
+  for _, slot_name in ipairs(call('SMEMBERS', P .. 'slots')) do
+    if mark(slot_name) then break end
+  end
+end
+task.f, task.c = bor(task.f or 0, STOPPING), REQ.cause
+M.save_solo(task)
+M.solo_event('cancelling', task, REQ.cause)
+return M.reply(1)

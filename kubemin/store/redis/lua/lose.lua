@@ -1,0 +1,64 @@
+--@ top: core rules queue solo settle fanout building stopping outcome flush
+-- A worker is dead, or gives back what it never started, or lost its locks: its claims are queued again or charged.
+-- KEYS   1 the slot's record. Records of its tasks follow from data: built from the prefix.
+-- ARGV   1 prefix; 2 packed: slot, mode `lose` (the incarnation is retired), `give` (only `only`), `lapse` (not retired, claims whose locks are gone),
+--        cause, started {TASK = token} to charge, blame [task, token, state or -1, cause, message, detail], only {TASK = token}, keep (s)
+-- reply  [TASK…] queued again, then common
+local raw = call('GET', KEYS[1])
+local slot = raw and raw ~= 'retired' and cmsgpack.unpack(raw) or { n = 0, v = '', c = {}, e = {} }
+local requeued, kept, unlocked = {}, {}, {}
+
+local function lock_of(claim) return 'lock:{workflow:queue}:' .. claim[1] .. '.' .. claim[2] end
+
+local function wanted(claim, name)
+  if REQ.mode == 'give' then return REQ.only[name] == claim[3] end
+  if REQ.mode == 'lapse' then return call('EXISTS', lock_of(claim)) == 0 end
+  return true
+end
+
+local function blamed(run, task, blame)
+  task.D = blame[6]
+  if blame[3] >= 0 then
+    M.attempt_ended(run, task, blame[3], blame[4], blame[5])
+    return false
+  end
+  return M.charge(run, task, M.CHARGES[blame[4]] and blame[4] or 'worker-lost', blame[5])
+end
+
+local function take_back(claim, name)
+  local run, task = M.claimed(claim)
+  if run then M.touch(task) else M.save_solo(task) end
+  if REQ.mode == 'give' then
+    task.B = nil
+    M.requeue(run, task, nil, true)
+    return true
+  end
+  local blame = REQ.blame
+  if blame and blame[1] == name and blame[2] == claim[3] then return blamed(run, task, blame) end
+  if REQ.mode == 'lapse' or (REQ.started and REQ.started[name] == claim[3]) then
+    return M.charge(run, task, REQ.cause)
+  end
+  return M.requeue(run, task, REQ.cause)
+end
+
+for _, claim in ipairs(slot.c) do
+  local name = claim[1] .. '.' .. claim[2]
+  if wanted(claim, name) then
+    unlocked[#unlocked + 1] = lock_of(claim)
+    if take_back(claim, name) then requeued[#requeued + 1] = name end
+  else
+    kept[#kept + 1] = claim
+  end
+end
+M.settle(REQ.slice)
+M.flush()
+for at = 1, #unlocked, 500 do call('DEL', unpack(unlocked, at, math.min(at + 499, #unlocked))) end
+if #slot.e > 0 and REQ.mode == 'lose' then call('RPUSH', P .. 'ended', unpack(slot.e)) end
+if REQ.mode == 'lose' then
+  call('SET', KEYS[1], 'retired', 'EX', REQ.keep)
+  call('SREM', P .. 'slots', REQ.slot)
+else
+  slot.c = kept
+  if raw and raw ~= 'retired' then call('SET', KEYS[1], cmsgpack.pack(slot)) end
+end
+return M.reply(REQ.mode == 'give' and #unlocked or requeued)

@@ -1,0 +1,36 @@
+--@ top: core rules queue solo settle fanout building stopping outcome flush
+--@ fenced
+-- Queue what is due: delayed runs, retries whose backoff is over.
+-- KEYS   1 due
+-- ARGV   1 prefix; 2 packed: limit
+-- reply  how many
+local found = call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', NOW), 'LIMIT', 0, REQ.limit)
+for _, member in ipairs(found) do
+  local kind, name = string.sub(member, 1, 1), string.sub(member, 2)
+  local id, idx = string.match(name, '^(%w+)%.(%d+)$')
+  local run = M.find_run(id or name)
+  call('ZREM', KEYS[1], member)
+  if kind == 'r' then
+    if run and run.s < COMPLETED and run.du then
+      run.du = nil
+      M.touch_run(run)
+      M.acquire(run)
+      M.release_if_ready(run)
+    end
+  else
+    local task = run and M.find_task(id, tonumber(idx)) or (not run and M.solo(id))
+    if task and task.s == WAITING then
+      task.d = nil
+      local stopped = M.stop_of(run or nil, task)
+      if stopped then
+        M.finish_any(run or nil, task, CANCELLED, stopped)
+      elseif run then
+        M.enqueue(run, task)
+      else
+        M.queue_solo(task)
+      end
+    end
+  end
+end
+M.settle(REQ.slice)
+return M.reply(#found)

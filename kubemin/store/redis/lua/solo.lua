@@ -1,0 +1,72 @@
+-- solo: single tasks. One hash is run and task: w work (JSON), x what it has beside it (JSON), o output, s its state, packed:
+-- as a task's record, and S submitted (where it is not Q), R round (where above 1), u queue (where not default), v version.
+-- Queued is what stands in `pending`; running what was claimed and has not ended: a claim writes no record.
+M.solos = {}
+
+function M.solo(id)
+  local found = call('HMGET', P .. 'run:' .. id, 's', 'x')
+  local task = found[1] and unpack_one(found[1])
+  if not task then return nil end
+  task.run, task.idx, task.x = id, 0, found[2]
+  return task
+end
+
+function M.save_solo(task)
+  if not task.zz then
+    task.zz = true
+    M.solos[#M.solos + 1] = task
+  end
+end
+
+function M.write_solos()
+  for _, task in ipairs(M.solos) do
+    local id, extra = task.run, task.x
+    task.run, task.idx, task.x, task.zz, task.q = nil, nil, nil, nil, nil
+    call('HSET', P .. 'run:' .. id, 's', pack(task))
+    task.run, task.idx, task.x = id, 0, extra
+  end
+  M.solos = {}
+end
+
+function M.solo_event(event, task, cause, message)
+  local seconds = (task.E or 0) > (task.B or NOW) and (task.E - task.B) / 1000000 or 0
+  M.events[#M.events + 1] = cjson.encode({
+    event, task.run, '', 0, -1, 0, NAMES[task.s], cause or task.c or '', task.a or 0, message or '', '', seconds,
+  })
+end
+
+function M.end_solo(task, state, cause, message)
+  if task.s == QUEUED then M.unplace(task.u or 'default', task.v, task) end
+  M.unset_due(task)
+  task.S = task.S or task.Q
+  task.s, task.c, task.E = state, cause, NOW
+  task.f = M.clear(task.f, STOPPING)
+  M.save_solo(task)
+  call('RPUSH', P .. 'ended', task.run)
+  if cause == 'crash' then M.solo_event('quarantined', task, cause, message) end
+  M.solo_event('finished', task, cause, message)
+end
+
+function M.queue_solo(task)
+  M.unset_due(task)
+  task.S = task.S or task.Q
+  task.s, task.Q = QUEUED, NOW
+  M.push(task.u or 'default', task.v, task)
+  M.save_solo(task)
+end
+
+function M.solo_stopped(task)
+  return band(task.f or 0, STOPPING) ~= 0 and task.c or nil
+end
+
+function M.solo_retry(task)
+  local extra = task.x and cjson.decode(task.x)
+  local given = extra and extra.retry
+  if type(given) ~= 'table' then return nil end
+  local causes = {}
+  for _, state in ipairs(given.causes or { 'failed', 'timeout' }) do causes[state] = true end
+  return {
+    limit = given.limit, delay = given.delay or 5, factor = given.factor or 2, max_delay = given.max_delay or 300,
+    causes = causes,
+  }
+end
