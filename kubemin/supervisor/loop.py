@@ -56,6 +56,7 @@ class Supervisor:
         self.wishes = wishes.Wishes(self)
         self._shown: tuple[object, ...] = ()
         self._next_status = 0.0
+        self._refused = ""  # why the last reload failed
         self._started = boottime()
         node.forker.own([*signals.descriptors, *notify.descriptors])
 
@@ -139,6 +140,7 @@ class Supervisor:
             seconds = round(boottime() - self._started, 3)
             log.info("ready", workers=self.pool.want, node=self.node.settings.node_id, seconds=seconds)
             self.notify.ready()
+            self._next_status = now
         if self.notify.active and now >= self._next_status:
             self._next_status = now + TELL_SECONDS
             self.notify.status(self._status())
@@ -165,6 +167,8 @@ class Supervisor:
         self.node.board.write_header(request=request, outcome=text, outcome_ok=ok)
 
     def _reloaded(self, outcome: Outcome) -> None:
+        self._refused = "" if outcome.ok else outcome.text.partition("\n")[0]
+        self._next_status = 0.0
         for line in outcome.text.splitlines():
             (log.info if outcome.ok else log.error)("reload", outcome=line)
         self._publish()
@@ -205,7 +209,8 @@ class Supervisor:
         if self.stop.active:
             return f"Stopping: {len(self.pool.pids)} workers left"
         state = "Drained" if self.drained else "Running" if self.ready else "Starting"
-        return f"{state}: {len(self.pool.pids)} of {self.pool.want} workers, generation {self.pool.generation}"
+        refused = f"; last reload failed: {self._refused}" if self._refused else ""
+        return f"{state}: {len(self.pool.pids)} of {self.pool.want} workers, generation {self.pool.generation}{refused}"
 
 
 def run_supervisor(settings: Settings, *, config_path: str | None, reload: Check) -> int:
