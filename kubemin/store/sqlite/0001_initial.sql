@@ -41,13 +41,14 @@ CREATE TABLE runs (
     next INTEGER NOT NULL,          -- first idx not used
     stage INTEGER NOT NULL,         -- 0 its tasks' rows are being made, 1 all there, 2 released
     again TEXT,                     -- step that the last `retry --from` named
-    key TEXT
+    key TEXT,
+    place INTEGER NOT NULL          -- order of submission, for those that wait for one key
 ) WITHOUT ROWID;
 
 CREATE INDEX runs_finished ON runs (finished) WHERE finished IS NOT NULL;
 CREATE INDEX runs_due ON runs (due) WHERE due IS NOT NULL;
 CREATE INDEX runs_deadline ON runs (deadline) WHERE deadline IS NOT NULL;
-CREATE INDEX runs_concurrency ON runs (ckey, holds, submitted) WHERE ckey IS NOT NULL;
+CREATE INDEX runs_concurrency ON runs (ckey, holds, place) WHERE ckey IS NOT NULL;
 CREATE INDEX runs_definition ON runs (definition);
 
 CREATE TABLE tasks (

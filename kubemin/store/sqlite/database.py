@@ -103,7 +103,7 @@ def connect(path: str) -> sqlite3.Connection:
 def connect_reader(path: str) -> sqlite3.Connection:
     """A read-only connection, with or without a daemon; never makes the file."""
     if not os.path.exists(path):
-        raise StoreUnavailable(f"{path}: no such file; start kubemin once, or check stateDir")
+        raise StoreUnavailable(f"{path}: no such file; start kubemin once, or check stateDir", code="no_store")
     with translated(path):
         try:
             return _open_reader(path, "mode=ro")

@@ -167,7 +167,7 @@ class Intake:
         row = RunRow(
             submission.id, plan.hash, submission.workflow or plan.graph.workflow, WAITING, None, None, 1, self.s.now,
             start_at, submission.scheduled_at, None, None, due, None, ckey, 0, 1, {}, 0, len(plan.nodes), BUILDING,
-            None, submission.key,
+            None, submission.key, self.s.numbers(1),
         )  # fmt: skip
         self.s.add_run(row)
         return row

@@ -69,13 +69,13 @@ WHERE run = ? AND idx = ?;
 
 -- name: run
 SELECT id, definition, workflow, state, stop, cause, round, submitted, start_at, scheduled_at, started, finished, due,
-    deadline, ckey, holds, live, listed, parked, next, stage, again, key
+    deadline, ckey, holds, live, listed, parked, next, stage, again, key, place
 FROM runs WHERE id = ?;
 
 -- name: insert_run
 INSERT INTO runs (id, definition, workflow, state, stop, cause, round, submitted, start_at, scheduled_at, started, finished, due,
-    deadline, ckey, holds, live, listed, parked, next, stage, again, key)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    deadline, ckey, holds, live, listed, parked, next, stage, again, key, place)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: update_run
 UPDATE runs SET state = ?, stop = ?, cause = ?, round = ?, started = ?, finished = ?, due = ?, deadline = ?, ckey = ?,
@@ -177,10 +177,10 @@ SELECT 1 FROM runs WHERE id = ?1 UNION ALL SELECT 1 FROM tasks WHERE run = ?1 AN
 SELECT id FROM runs WHERE ckey = ? AND holds = 1 AND ckey IS NOT NULL;
 
 -- name: key_others
-SELECT id FROM runs WHERE ckey = ? AND id <> ? AND ckey IS NOT NULL AND due IS NULL ORDER BY holds, submitted, id;
+SELECT id FROM runs WHERE ckey = ? AND id <> ? AND ckey IS NOT NULL AND due IS NULL ORDER BY holds, place;
 
 -- name: next_for_key
-SELECT id FROM runs WHERE ckey = ? AND holds = 0 AND ckey IS NOT NULL AND due IS NULL ORDER BY submitted, id LIMIT 1;
+SELECT id FROM runs WHERE ckey = ? AND holds = 0 AND ckey IS NOT NULL AND due IS NULL ORDER BY place LIMIT 1;
 
 -- name: stage
 INSERT OR REPLACE INTO inbox (batch, part, sealed, at, count, body)
@@ -372,4 +372,4 @@ FROM tasks AS t LEFT JOIN owners AS o ON o.id = t.owner
 WHERE t.run = ? ORDER BY t.idx;
 
 -- name: key_queue
-SELECT id FROM runs WHERE ckey = ? AND holds = 0 AND ckey IS NOT NULL AND due IS NULL ORDER BY submitted, id;
+SELECT id FROM runs WHERE ckey = ? AND holds = 0 AND ckey IS NOT NULL AND due IS NULL ORDER BY place;

@@ -122,6 +122,7 @@ class RunRow(msgspec.Struct, gc=False):
     stage: int
     again: str | None
     key: str | None
+    place: int
     dirty: int = 0  # 1: only what run_counters writes
 
     @property
@@ -207,7 +208,7 @@ TASK_WRITES = [(name, _WRITES[name]) for name in (_NAMES.get(parts, "update_task
 run_insert = attrgetter(
     "id", "definition", "workflow", "state", "stop", "cause", "round", "submitted", "start_at", "scheduled_at",
     "started", "finished", "due", "deadline", "ckey", "holds", "live", "listed_json", "parked", "next", "stage",
-    "again", "key",
+    "again", "key", "place",
 )  # fmt: skip
 run_update = attrgetter(
     "state", "stop", "cause", "round", "started", "finished", "due", "deadline", "ckey", "holds", "live", "listed_json",

@@ -43,8 +43,12 @@ class Session:
         self._next = 0
         self._changes_before = 0
         self._forget()
-        with self.group:
-            pass
+        try:
+            with self.group:
+                pass
+        except BaseException:
+            self.db.close()
+            raise
 
     # --- transactions ----------------------------------------------------------------------------------------------
 
