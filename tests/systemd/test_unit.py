@@ -26,12 +26,12 @@ def test_installing_again_changes_nothing(unit: Machine) -> None:
 
 
 def test_start_waits_for_ready(unit: Machine) -> None:
-    assert unit.property("ActiveState") == "active"
+    assert unit.shown("ActiveState") == "active"
     header = unit.json("status")
     assert [worker["state"] for worker in header["workers"]] == ["idle"] * 4
-    assert "Running: 4 of 4 workers" in unit.property("StatusText")
+    assert "Running: 4 of 4 workers" in unit.shown("StatusText")
     unit.ok("systemctl", "stop", UNIT)
-    assert unit.property("Result") == "success"
+    assert unit.shown("Result") == "success"
     assert unit.processes() == set()
 
 
@@ -50,14 +50,14 @@ def test_reload_tells_what_changed_and_a_broken_file_changes_nothing(unit: Machi
     unit.write("/etc/kubemin/workflows.d/slow.yaml", "name: slow\nsteps: [{name: nap, rn: [ls]}]\n")
     assert unit.run("systemctl", "reload", UNIT).code != 0
     assert any("slow.yaml" in line for line in unit.messages("-n", "20"))
-    assert "last reload failed" in unit.property("StatusText")
+    assert "last reload failed" in unit.shown("StatusText")
 
     status = unit.json("status")
     assert (unit.pid, status["generation"], len(status["workers"])) == (pid, generation, 4)
-    assert unit.property("ActiveState") == "active"
+    assert unit.shown("ActiveState") == "active"
     unit.write("/etc/kubemin/workflows.d/slow.yaml", SLOW)
     unit.ok("systemctl", "reload", UNIT)
-    assert "last reload failed" not in unit.property("StatusText")
+    assert "last reload failed" not in unit.shown("StatusText")
     unit.until(lambda: len(unit.json("status")["workers"]) == 3, "the pool of the new configuration")
 
 
@@ -65,8 +65,8 @@ def test_a_wrong_configuration_fails_the_start_once_and_says_why(unit: Machine) 
     unit.ok("systemctl", "stop", UNIT)
     unit.write("/etc/kubemin/kubemin.yaml", "maxWorkers: 0\n")
     assert unit.run("systemctl", "start", UNIT).code != 0
-    assert unit.property("ExecMainStatus") == "2"
-    assert unit.property("ActiveState") == "failed"
+    assert unit.shown("ExecMainStatus") == "2"
+    assert unit.shown("ActiveState") == "failed"
     assert any("maxWorkers" in line for line in unit.messages("-n", "20"))
 
 
@@ -78,7 +78,7 @@ def test_a_stop_may_take_longer_than_the_unit_says(unit: Machine) -> None:
     run = unit.ok("kubeminctl", "submit", "slow").strip()
     unit.until(lambda: unit.messages(f"KUBEMIN_RUN={run}", "--grep=begun"), "the step's first words")
     unit.ok("systemctl", "stop", UNIT)
-    assert unit.property("Result") == "success"
+    assert unit.shown("Result") == "success"
     assert unit.json("show", run)["status"] == "completed"
 
 

@@ -83,12 +83,12 @@ class Machine:
         self.write(f"{DROP_INS}/{name}.conf", text)
         self.ok("systemctl", "daemon-reload")
 
-    def property(self, name: str) -> str:
+    def shown(self, name: str) -> str:
         return self.ok("systemctl", "show", "-P", name, UNIT).strip()
 
     @property
     def pid(self) -> int:
-        return int(self.property("MainPID"))
+        return int(self.shown("MainPID"))
 
     def processes(self) -> set[int]:
         """Of the unit, in all its control groups."""
