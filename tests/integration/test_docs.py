@@ -135,6 +135,15 @@ def test_causes_are_the_code_s() -> None:
     assert {cause.value for cause in Cause} <= set(re.findall(r"`([a-z-]+)`", text))
 
 
+def test_workflow_keys_are_the_code_s() -> None:
+    """Each key of a step, of the head and of what they hold is explained."""
+    from kubemin.files import steps, workflow
+
+    text = (PROJECT / "docs" / "workflows.md").read_text()
+    keys = {*steps._ALL, *steps._RETRY, *workflow._KEYS, *workflow._SCHEDULE, *workflow._CONCURRENCY}
+    assert keys <= set(re.findall(r"`([a-zA-Z]+)`", text))
+
+
 def test_step_variables_are_the_code_s() -> None:
     text = (PROJECT / "docs" / "workflows.md").read_text()
     code = "".join(path.read_text() for path in (PROJECT / "kubemin" / "steps").glob("*.py"))
