@@ -16,7 +16,7 @@ while left > 0 do
     left = math.min(left - 1, M.budget())
   end
 end
-if call('EXISTS', KEYS[1]) == 1 then M.left = true end
+M.left = call('EXISTS', KEYS[1]) == 1
 for _, name in ipairs(call('SRANDMEMBER', P .. 'fans', 20)) do
   local id, idx, round = string.match(name, '^(%w+) (%d+) (%d+)$')
   M.fans = M.fans or {}

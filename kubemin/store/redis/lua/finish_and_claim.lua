@@ -71,7 +71,7 @@ local function complete(claim, out)
   else
     call('HSET', P .. 'run:' .. claim[1], 's', cmsgpack.pack(record))
   end
-  slot.e[#slot.e + 1] = claim[1]
+  slot.e[#slot.e + 1] = claim[1] .. string.format(' %.0f', NOW)
 end
 
 local function settle(claim, out)

@@ -67,7 +67,7 @@ function M.end_run(run)
   if run.du then call('ZREM', P .. 'due' .. (REQ.due_suffix or ''), 'r' .. run.id) end
   run.s, run.c = M.run_end(run.st, run.c)
   run.E, run.dl, run.du = NOW, nil, nil
-  call('RPUSH', P .. 'ended', run.id)
+  call('RPUSH', P .. 'ended', run.id .. string.format(' %.0f', NOW))
   M.tell_event('finished', run)
   local key, held = run.ck, run.h
   run.ck, run.h = nil, nil

@@ -42,7 +42,7 @@ function M.end_solo(task, state, cause, message)
   task.s, task.c, task.E = state, cause, NOW
   task.f = M.clear(task.f, STOPPING)
   M.save_solo(task)
-  call('RPUSH', P .. 'ended', task.run)
+  call('RPUSH', P .. 'ended', task.run .. string.format(' %.0f', NOW))
   if cause == 'crash' then M.solo_event('quarantined', task, cause, message) end
   M.solo_event('finished', task, cause, message)
 end

@@ -1,9 +1,14 @@
---@ top: core rules queue solo settle fanout building stopping outcome flush
+--@ top: core rules queue solo settle fanout building stopping outcome mark flush
+--@ fenced
 -- Accept one run of a workflow. Of a large graph the rest is unpacked by `advance`.
 -- KEYS   1 the run's record, 2 its definition, 3 runs, 4 keys, 5 holders
 -- ARGV   1 prefix; 2 packed: id, hash, workflow, params (JSON or ''), key, digest, start_at, scheduled_at, ckey, policy, patient,
 --        version, again "workflow slot" of a schedule
 -- reply  1 new, 0 was there, "=ID" the key's run, "!ID" the key is another's, "%ID" holds the concurrency key, "?" no such definition
+if REQ.mark then
+  local mark = M.raise_mark(REQ.mark[1], REQ.mark[2])
+  if not mark then return M.reply('m') end
+end
 local meta = call('HGET', KEYS[2], 'meta')
 if not meta then return M.reply('?') end
 meta = cmsgpack.unpack(meta)
@@ -30,5 +35,6 @@ M.touch_run(run)
 if due then call('ZADD', P .. 'due' .. (REQ.due_suffix or ''), due, 'r' .. run.id) end
 if not due or REQ.policy == 'reject' then M.acquire(run) end
 M.later('build', run.id)
+call('HINCRBY', P .. 'references', run.d, 1)
 M.settle(run.N <= REQ.slice and REQ.slice or 1)
 return M.reply(1)

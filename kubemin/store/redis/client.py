@@ -1,0 +1,267 @@
+"""One connection to the server that holds our keys, found again wherever it goes: single, Sentinel or Cluster.
+
+redis-py's `Connection` does the network, TLS, ACL and parsing; commands are packed by hiredis. Every wait has an end.
+A call that was sent and lost its reply is sent again, since every operation of the store knows a repeat. After a failed
+connect the next one waits, jittered and bounded, so that a thousand clients do not come back at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kubemin import clock
+from kubemin.errors import StoreUnavailable
+from kubemin.store.redis.address import Address
+from kubemin.store.redis.errors import translate
+from kubemin.store.redis.scripts import Script, script
+
+if TYPE_CHECKING:
+    from redis.connection import AbstractConnection
+
+TIMEOUT = 5.0  # seconds a reply may take
+CONNECT_TIMEOUT = 3.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between connects that fail
+DROPS = 5  # connections that may break under one call
+REDIRECTIONS = 5
+READ_SIZE = 65536
+
+Argument = bytes | str | int | float
+Command = Sequence[Argument]
+
+
+class Client:
+    """Not safe for threads, and not to be used after a fork by both sides."""
+
+    def __init__(self, address: Address, *, timeout: float = TIMEOUT, name: str = "kubemin") -> None:
+        self.address = address
+        self.timeout = timeout
+        self.name = name
+        self._connection: AbstractConnection | None = None
+        self._where = address.shown
+        self._master: tuple[str, int] | None = None  # where the cluster said our slot is
+        self._pause = 0.0
+        self._not_before = 0.0
+        self._failure: StoreUnavailable | None = None
+        self._loaded: set[bytes] = set()
+
+    @property
+    def where(self) -> str:
+        """The server in use, for messages: no credentials."""
+        return self._where
+
+    def retry_in(self) -> float:
+        """Seconds until the next connect is tried; calls before that fail at once."""
+        return max(self._not_before - clock.monotonic(), 0.0) if self._connection is None else 0.0
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    def execute(self, *command: Argument, timeout: float | None = None) -> Any:
+        """One command. Raises StoreUnavailable, and ValueError for an error reply that only the caller understands."""
+        return self.pipeline([command], timeout=timeout)[0]
+
+    def run(self, what: Script | str, keys: Sequence[str], *arguments: Argument, timeout: float | None = None) -> Any:
+        """One script by its hash, loaded where the server does not know it."""
+        loaded = script(what) if isinstance(what, str) else what
+        command = (b"EVALSHA", loaded.sha, len(keys), *keys, *arguments)
+        reply = self._exchange([command], timeout)[0]
+        if isinstance(reply, Exception) and _is_missing_script(reply):
+            reply = self._exchange([(b"EVAL", loaded.text, len(keys), *keys, *arguments)], timeout)[0]
+        return self._checked(reply)
+
+    def run_many(self, name: str, keys: Sequence[str], calls: Sequence[Sequence[Argument]]) -> list[Any]:
+        """One script several times, one round trip; only for scripts that may be repeated."""
+        loaded = script(name)
+        commands = [(b"EVALSHA", loaded.sha, len(keys), *keys, *arguments) for arguments in calls]
+        replies = self._exchange(commands, None)
+        if any(isinstance(reply, Exception) and _is_missing_script(reply) for reply in replies):
+            self.execute("SCRIPT", "LOAD", loaded.text)
+            replies = self._exchange(commands, None)
+        return [self._checked(reply) for reply in replies]
+
+    def pipeline(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
+        """Many commands, one round trip. The first error reply is raised after all were read."""
+        replies = self._exchange(commands, timeout)
+        return [self._checked(reply) for reply in replies]
+
+    def _checked(self, reply: Any) -> Any:
+        if isinstance(reply, Exception):
+            raise translate(reply, self._where) from reply
+        return reply
+
+    def _exchange(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
+        from hiredis import pack_command
+
+        packed = [pack_command(tuple(command)) for command in commands]
+        drops = redirections = 0
+        while True:
+            connection = self._connected()
+            try:
+                replies = self._talk(connection, packed, timeout)
+            except (OSError, _redis_error()) as error:
+                self.disconnect()
+                drops += 1
+                if drops >= DROPS or _timed_out(error):
+                    raise translate(error, self._where) from error
+                continue
+            moved = self._redirection(replies)
+            if moved is None:
+                return replies
+            redirections += 1
+            if redirections > REDIRECTIONS:
+                raise translate(moved, self._where) from moved
+
+    def _talk(self, connection: AbstractConnection, packed: list[bytes], timeout: float | None) -> list[Any]:
+        connection.send_packed_command(packed, check_health=False)
+        if timeout is not None and not connection.can_read(timeout):
+            raise TimeoutError("no reply in time")
+        replies = []
+        for _ in packed:
+            try:
+                replies.append(connection.read_response(disable_decoding=True))
+            except _reply_errors() as error:
+                replies.append(error)
+        return replies
+
+    def _redirection(self, replies: list[Any]) -> Exception | None:
+        """An answer that says to look elsewhere: nothing was done, and all of it is sent again there."""
+        for reply in replies:
+            if not isinstance(reply, Exception):
+                continue
+            kind = type(reply).__name__
+            if kind in ("MovedError", "AskError"):
+                self._master = (getattr(reply, "host", ""), int(getattr(reply, "port", 0)))
+                self.disconnect()
+                return reply
+            if kind == "ReadOnlyError" and self.address.kind != "single":
+                self._master = None
+                self.disconnect()
+                return None
+        return None
+
+    # --- connecting --------------------------------------------------------------------------------------------------
+
+    def _connected(self) -> AbstractConnection:
+        if self._connection is not None:
+            return self._connection
+        if clock.monotonic() < self._not_before and self._failure is not None:
+            raise StoreUnavailable(str(self._failure), fatal=self._failure.fatal, code=self._failure.code)
+        try:
+            self._connection = self._connect()
+        except (OSError, _redis_error(), StoreUnavailable) as error:
+            raise self._failed(error) from error
+        self._pause, self._failure = 0.0, None
+        return self._connection
+
+    def _failed(self, error: BaseException) -> Exception:
+        failure = translate(error, self._where)
+        self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        self._not_before = clock.monotonic() + self._pause * random.uniform(0.5, 1.0)
+        self._failure = failure if isinstance(failure, StoreUnavailable) else None
+        self._master = None
+        return failure
+
+    def _connect(self) -> AbstractConnection:
+        address = self.address
+        if address.kind == "unix":
+            return self._open("", 0)
+        if address.kind == "single":
+            return self._open(*address.hosts[0])
+        places = self._sentinel_masters() if address.kind == "sentinel" else self._cluster_places()
+        failure: BaseException = OSError("no server is known")
+        for place in places:
+            try:
+                return self._open(*place)
+            except (OSError, _redis_error()) as error:
+                failure = error
+        raise failure
+
+    def _cluster_places(self) -> list[tuple[str, int]]:
+        seeds = list(self.address.hosts)
+        random.shuffle(seeds)
+        return [self._master, *seeds] if self._master is not None else seeds
+
+    def _sentinel_masters(self) -> list[tuple[str, int]]:
+        """What the sentinels say, the first that answers."""
+        failure: BaseException = OSError("no sentinel answers")
+        for host, port in self.address.hosts:
+            try:
+                sentinel = self._open(host, port, sentinel=True)
+            except (OSError, _redis_error()) as error:
+                failure = error
+                continue
+            try:
+                sentinel.send_command("SENTINEL", "get-master-addr-by-name", self.address.service)
+                found = sentinel.read_response(disable_decoding=True)
+            except (OSError, _redis_error()) as error:
+                failure = error
+                continue
+            finally:
+                sentinel.disconnect()
+            if found:
+                return [(found[0].decode(), int(found[1]))]
+            failure = StoreUnavailable(
+                f"no Sentinel at {self.address.shown} knows the service {self.address.service}", code="sentinel"
+            )
+        raise failure
+
+    def _open(self, host: str, port: int, *, sentinel: bool = False) -> AbstractConnection:
+        from redis import connection as drivers
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        address = self.address
+        options: dict[str, Any] = {
+            "socket_timeout": self.timeout,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "socket_read_size": READ_SIZE,
+            "lib_name": None,
+            "lib_version": None,
+        }
+        if not sentinel:
+            options |= {"db": 0 if address.kind == "cluster" else address.db, "client_name": self.name}
+            options |= {"username": address.user, "password": address.password}
+        if address.kind == "unix":
+            made: AbstractConnection = drivers.UnixDomainSocketConnection(path=address.path, **options)
+        else:
+            options |= {"host": host, "port": port, "socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
+            if address.tls:
+                made = drivers.SSLConnection(ssl_ca_certs=address.ca, **options)
+            else:
+                made = drivers.Connection(**options)
+            if not sentinel:
+                self._where = f"{host}:{port}"
+        made.connect()
+        return made
+
+    def disconnect(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                self._connection.disconnect()
+            self._connection = None
+
+    close = disconnect
+
+
+def _redis_error() -> type[Exception]:
+    from redis.exceptions import RedisError
+
+    return RedisError
+
+
+def _reply_errors() -> tuple[type[Exception], ...]:
+    """What a server answers, as against what breaks the connection."""
+    from redis.exceptions import AskError, BusyLoadingError, ClusterDownError, ResponseError
+
+    return (ResponseError, AskError, ClusterDownError, BusyLoadingError)
+
+
+def _is_missing_script(error: Exception) -> bool:
+    return type(error).__name__ == "NoScriptError" or str(error).startswith("NOSCRIPT")
+
+
+def _timed_out(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError) or "Timeout" in type(error).__name__

@@ -1,0 +1,92 @@
+"""What operators ask for: cancel, retry, pause, resume; and the stops that follow."""
+
+from __future__ import annotations
+
+from kubemin.errors import NotFound, Refused
+from kubemin.model.states import Cause
+from kubemin.store.base import Stop
+from kubemin.store.redis import keys
+from kubemin.store.redis.claims import Claims, owner_of
+from kubemin.store.redis.intake import Intake, bind, concurrency_key
+from kubemin.store.redis.records import decode, pack, unpack_run
+from kubemin.store.redis.session import Session
+
+
+class Control:
+    def __init__(self, session: Session, claims: Claims, intake: Intake) -> None:
+        self.s = session
+        self.claims = claims
+        self.intake = intake
+
+    def cancel(self, run: str, cause: Cause) -> bool:
+        told = self.s.engine("cancel", (keys.run(run),), id=run, cause=cause.value)
+        if told == b"?" and self._unpack():
+            told = self.s.engine("cancel", (keys.run(run),), id=run, cause=cause.value)
+        if told == b"?":
+            raise NotFound(f"there is no run {run}")
+        if isinstance(told, bytes):
+            raise Refused(f"run {run} has ended: {told.decode()}")
+        return bool(told)
+
+    def _unpack(self) -> bool:
+        """A run of a sealed batch may not be unpacked yet."""
+        waiting = bool(self.s.client.execute("EXISTS", keys.SEALING))
+        while self.intake.unpack(1000):
+            pass
+        return waiting
+
+    def retry(self, run: str, step: str | None) -> int:
+        raw, params, work, extra = self.s.client.execute("HMGET", keys.run(run), "r", "p", "w", "x")
+        again = ckey = policy = None
+        if raw is not None:
+            plan = self.s.plans.get(unpack_run(raw).d)
+            if step is not None and step not in plan.by_step:
+                raise NotFound(f"run {run} has no step {step}; a forEach step is run again as a whole")
+            again = None if step is None else plan.first_of(step)
+            if (rule := plan.graph.concurrency) is not None:
+                ckey, policy = concurrency_key(rule, bind(plan, decode(params or b"{}"))), rule.policy
+        elif step is not None:
+            again = self._solo_step(run, step, work)
+        told = self.s.engine("retry", (keys.run(run),), id=run, again=again, ckey=ckey, policy=policy)
+        if isinstance(told, bytes):
+            raise _refusal(run, told.decode())
+        return int(told)
+
+    def _solo_step(self, run: str, step: str, work: bytes | None) -> int:
+        if work is None:
+            raise NotFound(f"there is no run {run}")
+        if step != self.s.solo_label(run):
+            raise NotFound(f"run {run} has no step {step}")
+        return 0
+
+    def pause(self, queue: str, *, on: bool) -> None:
+        touched = [keys.PAUSED]
+        for version in range(1, self.s.version + 1):
+            touched += [keys.queue(queue, version), keys.held(queue, version)]
+        self.s.client.run("pause", touched, keys.PREFIX, pack({"queue": queue, "on": on}))
+
+    def stops(self) -> list[Stop]:
+        stops: list[Stop] = []
+        known: dict[str, str | None] = {}
+        for slot, record in self.claims.records(self.claims.slots(self.s.instance)):
+            for claim in record.claims:
+                cause = claim[7] if claim[4] > 0 else None if claim[10] else self._stop_of(claim[0], known)
+                if cause:
+                    stops.append(Stop(owner_of(slot), claim[0], claim[1], claim[2], Cause(cause)))
+        return stops
+
+    def _stop_of(self, run: str, known: dict[str, str | None]) -> str | None:
+        if run not in known:
+            raw = self.s.client.execute("HGET", keys.run(run), "r")
+            known[run] = unpack_run(raw).st if raw is not None else None
+        return known[run]
+
+
+def _refusal(run: str, told: str) -> Exception:
+    if told == "?":
+        return NotFound(f"there is no run {run}")
+    if told == "-":
+        return Refused(f"run {run} has not ended; cancel it first, or wait")
+    if told == "c":
+        return Refused(f"run {run} has completed; name the step to run again from (--from STEP)")
+    return Refused(f"run {told[1:]} holds the concurrency key; wait for its end", code="concurrency")

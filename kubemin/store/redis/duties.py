@@ -1,0 +1,153 @@
+"""The leader's duties: what is due, what is late, what was left unfinished, schedules, definitions, what may go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kubemin.clock import SECOND, Micros
+from kubemin.errors import KubeminError
+from kubemin.model.records import Definition, Submission
+from kubemin.store.base import Change, Retention
+from kubemin.store.redis import keys
+from kubemin.store.redis.intake import Intake, MarkThere
+from kubemin.store.redis.plans import decode_graph, fields
+from kubemin.store.redis.records import encode, pack, unpack_schedule
+from kubemin.store.redis.session import Session
+
+DAY = 86_400.0
+FIELDS_AT_ONCE = 200
+
+
+class Duties:
+    def __init__(self, session: Session, intake: Intake) -> None:
+        self.s = session
+        self.intake = intake
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def promote(self, limit: int) -> int:
+        due = (keys.due(self.s.version),)
+        return int(self.s.engine("promote", due, **self.s.duty(limit=min(limit, self.s.slice))))
+
+    def expire(self, limit: int) -> int:
+        deadlines = (keys.deadlines(self.s.version),)
+        return int(self.s.engine("expire", deadlines, **self.s.duty(limit=min(limit, self.s.slice))))
+
+    def next_due(self) -> Micros | None:
+        firsts = self.s.client.pipeline(
+            [
+                ("ZRANGE", keys.due(self.s.version), 0, 0, "WITHSCORES"),
+                ("ZRANGE", keys.deadlines(self.s.version), 0, 0, "WITHSCORES"),
+            ]
+        )
+        return min((int(float(first[1])) for first in firsts if first), default=None)
+
+    # --- what was left -----------------------------------------------------------------------------------------------
+
+    def advance(self, limit: int) -> bool:
+        left = limit
+        self.s.left = False
+        while left > 0:
+            step = min(left, self.s.slice)
+            self.s.left = False
+            rest = int(self.s.engine("advance", (keys.RIPPLES,), limit=step))
+            left -= max(step - rest, 1)
+            if not self.s.left:
+                break
+        more = self.s.left
+        self.s.left = False
+        if self.intake.unpack(max(left, 1)):
+            more = True
+        return more or self.s.left
+
+    # --- definitions and schedules -----------------------------------------------------------------------------------
+
+    def define(self, definitions: Sequence[Definition]) -> None:
+        now = self.s.now()
+        for each in definitions:
+            self.s.client.execute("ZADD", keys.DEFINITIONS, now, each.hash)
+            if not self.s.client.execute("HEXISTS", keys.graph(each.hash), "meta"):
+                self._write(each)
+
+    def _write(self, definition: Definition) -> None:
+        packed: list[bytes | str] = []
+        queues = {f"{node.queue}@{self.s.version}" for node in definition.graph.nodes}
+        for name, value in fields(definition):
+            packed += (name, value)
+            if len(packed) >= 2 * FIELDS_AT_ONCE:
+                self.s.client.execute("HSET", keys.graph(definition.hash), *packed)
+                packed = []
+        self.s.client.pipeline(
+            [("SADD", keys.QUEUES, *sorted(queues)), ("HSET", keys.graph(definition.hash), *packed)]
+        )
+
+    def publish(self, definitions: Sequence[Definition]) -> dict[str, list[str]]:
+        self.define(definitions)
+        entries = [
+            [each.graph.workflow, each.hash, encode(each.graph.schedule).decode() if each.graph.schedule else ""]
+            for each in definitions
+        ]
+        touched = (keys.WORKFLOWS, keys.PUBLISHERS, keys.files(self.s.node))
+        request = self.s.request(node=self.s.node, entries=entries)
+        told = self.s.client.run("publish", touched, keys.PREFIX, request)
+        names = [sorted(name.decode() for name in each) for each in told]
+        return dict(zip(("added", "changed", "removed"), names, strict=True))
+
+    def fire(self, workflow: str, slot: Micros, submission: Submission | None) -> bool:
+        mark = (workflow, slot)
+        if submission is None:
+            return self._raise_mark(mark)
+        try:
+            self.intake.submit_run(submission, mark=mark)
+        except MarkThere:
+            return False
+        except KubeminError as error:
+            if error.exit_code not in (2, 4, 5) or error.code == "fenced":
+                raise
+            fired = self._raise_mark(mark)
+            told = Change("skipped", submission.id, workflow, cause=error.code, message=str(error))
+            self.s.changes.append(told)
+            return fired or error.code == "concurrency"
+        return True
+
+    def _raise_mark(self, mark: tuple[str, Micros]) -> bool:
+        request = pack(self.s.engine_request(**self.s.duty(mark=mark)))
+        return bool(self.s.client.run("pass_slot", (keys.WORKFLOWS,), keys.PREFIX, request))
+
+    def schedule_marks(self) -> dict[str, tuple[Definition, Micros]]:
+        raw = self.s.client.execute("HGETALL", keys.WORKFLOWS)
+        marks = {}
+        for name, packed in sorted(zip(raw[::2], raw[1::2], strict=True)):
+            known = unpack_schedule(packed)
+            if known.s and (definition := self.definition(known.h)) is not None:
+                marks[name.decode()] = (definition, known.m)
+        return marks
+
+    def definition(self, digest: str) -> Definition | None:
+        graph, source = self.s.client.execute("HMGET", keys.graph(digest), "g", "src")
+        return None if graph is None else Definition(digest, decode_graph(graph), source.decode())
+
+    # --- pruning -----------------------------------------------------------------------------------------------------
+
+    def prune(self, retention: Retention, limit: int) -> int:
+        request = self.s.request(
+            **self.s.duty(
+                runs=retention.runs,
+                aged=round(retention.days * DAY * SECOND),
+                young=round(retention.minimum * SECOND),
+                limit=min(limit, self.s.slice),
+            )
+        )
+        touched = (keys.ENDED, keys.SLOTS, keys.RUNS, keys.KEYS, keys.REFERENCES)
+        gone = int(self.s.client.run("prune", touched, keys.PREFIX, request))
+        self._prune_definitions(retention)
+        return gone
+
+    def _prune_definitions(self, retention: Retention) -> None:
+        """Those that no run, no published workflow and no waiting batch names, and nobody sent lately."""
+        before = self.s.now() - round(max(retention.minimum, 0) * SECOND)
+        old = self.s.client.execute("ZRANGEBYSCORE", keys.DEFINITIONS, "-inf", before, "LIMIT", 0, 20)
+        if not old or self.s.client.execute("EXISTS", keys.SEALING, keys.BATCHES):
+            return
+        touched = (keys.DEFINITIONS, keys.REFERENCES, keys.WORKFLOWS)
+        self.s.client.run("prune_definitions", touched, keys.PREFIX, pack({"hashes": old, "before": before}))

@@ -1,0 +1,86 @@
+"""What Redis says, as `StoreUnavailable` with a stable code: what it means, whether it passes, what to do.
+
+Driver errors stop here. No message ever holds a password: addresses are shown without credentials, and what the server
+answers to AUTH is replaced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubemin.errors import Refused, StoreUnavailable
+
+
+class Fenced(Refused):
+    """A duty of an old term: somebody else leads. Nothing was written."""
+
+    code = "fenced"
+
+
+# The first word of an error reply -> (code, fatal, what to do).
+_REPLIES: dict[str, tuple[str, bool, str]] = {
+    "READONLY": ("readonly", False, "it is a replica now; waiting for the new master"),
+    "LOADING": ("loading", False, "it is loading its data; waiting"),
+    "MISCONF": ("misconf", False, "it cannot save to its disk; see its log and free space"),
+    "OOM": ("oom", False, "its maxmemory is used up; raise it or shorten the retention"),
+    "NOAUTH": ("noauth", True, "it wants a password; set it in redisAddr or redisPasswordFile"),
+    "WRONGPASS": ("noauth", True, "user or password is wrong; set them in redisAddr or redisPasswordFile"),
+    "NOPERM": ("noperm", True, "the ACL of this user lacks a right; `kubeminctl doctor` lists those needed"),
+    "CLUSTERDOWN": ("clusterdown", False, "the cluster does not serve all its slots; waiting"),
+    "MASTERDOWN": ("masterdown", False, "the replica has lost its master; waiting"),
+    "TRYAGAIN": ("clusterdown", False, "the cluster moves the slot; waiting"),
+    "BUSY": ("busy", False, "a script runs too long there; waiting"),
+    "NOREPLICAS": ("noreplicas", False, "too few replicas are in reach; waiting"),
+    "UNKILLABLE": ("busy", False, "a script runs too long there; waiting"),
+    "CROSSSLOT": ("crossslot", True, "keys do not share a slot; this is a defect of kubemin"),
+    "EXECABORT": ("aborted", False, "it refused a transaction"),
+}
+
+
+def translate(error: BaseException, where: str) -> Exception:
+    """A driver's error, or an OSError, as one of ours. `where`: the server, without credentials."""
+    if isinstance(error, StoreUnavailable | Refused):
+        return error
+    text = str(error)
+    if text.startswith("FENCED"):
+        return Fenced(f"another node leads now: {text[7:].strip()}")
+    name = type(error).__name__
+    for word, reply in _first_words(text, name):
+        if reply is not None:
+            code, fatal, advice = reply
+            return StoreUnavailable(f"Redis at {where}: {word}: {advice}", fatal=fatal, code=code)
+    if "max number of clients" in text:
+        return StoreUnavailable(f"Redis at {where} has no room for more clients; raise maxclients", code="maxclients")
+    if "Timeout" in name or isinstance(error, TimeoutError):
+        return StoreUnavailable(f"Redis at {where} did not answer in time", code="timeout")
+    if isinstance(error, OSError) or "Connection" in name:
+        return StoreUnavailable(f"Redis at {where} {_network(text)}", code="connection")
+    return StoreUnavailable(f"Redis at {where}: {text[:200]}", code="redis_error")
+
+
+def _first_words(text: str, name: str) -> list[tuple[str, Any]]:
+    """Redis-py strips the code from some replies and names its exception after it."""
+    word = text.partition(" ")[0]
+    named = {
+        "ReadOnlyError": "READONLY", "BusyLoadingError": "LOADING", "AuthenticationError": "WRONGPASS",
+        "OutOfMemoryError": "OOM", "NoPermissionError": "NOPERM", "AuthorizationError": "NOPERM",
+        "ClusterDownError": "CLUSTERDOWN", "MasterDownError": "MASTERDOWN", "TryAgainError": "TRYAGAIN",
+        "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
+    }.get(name, "")  # fmt: skip
+    inside = next((known for known in _REPLIES if f"-{known} " in text or f": {known} " in text), "")
+    if "Authentication required" in text:
+        named = "NOAUTH"
+    return [(each, _REPLIES.get(each)) for each in (named, word, inside) if each]
+
+
+def _network(text: str) -> str:
+    lowered = text.lower()
+    for sign, words in (
+        ("refused", "refused the connection"), ("no such file", "has no socket there"),
+        ("certificate", "has a certificate that is not trusted"), ("name or service", "has a name that does not resolve"),
+        ("unreachable", "cannot be reached"), ("closed", "closed the connection"), ("reset", "closed the connection"),
+        ("ssl", "does not speak TLS as expected"),
+    ):  # fmt: skip
+        if sign in lowered:
+            return words
+    return "cannot be reached"

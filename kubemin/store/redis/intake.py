@@ -1,0 +1,280 @@
+"""Accepting runs: validation here, the decision in one script; many single tasks travel in a few calls."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from kubemin.clock import Micros
+from kubemin.errors import Invalid, KubeminError, NotFound
+from kubemin.model.graph import Concurrency, Retry
+from kubemin.model.ids import RUN_ID_PATTERN
+from kubemin.model.records import Accepted, Rejection, Submission
+from kubemin.model.references import as_text, render
+from kubemin.store.redis import keys
+from kubemin.store.redis.plans import Plan
+from kubemin.store.redis.records import Extra, encode, encode_sorted, pack, unpack_schedule
+from kubemin.store.redis.session import Session
+
+AT_ONCE = 250  # single tasks in one script: about 1.5 ms
+IN_FLIGHT = 4  # such scripts sent before the first reply is read
+
+is_run_id = re.compile(RUN_ID_PATTERN).match
+decode_submissions = msgspec.json.Decoder(list[Submission]).decode
+
+Answer = Accepted | Rejection
+_KNOWN_WORK = ("python", "run", "shell")
+
+
+class Conflict(KubeminError):
+    exit_code = 5
+
+
+class Intake:
+    def __init__(self, session: Session) -> None:
+        self.s = session
+
+    def submit(self, submissions: Sequence[Submission], *, patient: bool = False) -> list[Answer]:
+        """`patient`: a run that its concurrency policy would reject waits instead."""
+        answers: list[Answer | None] = [None] * len(submissions)
+        solos: dict[str, list[int]] = {}
+        for number, submission in enumerate(submissions):
+            try:
+                if submission.work is not None:
+                    check_solo(submission)
+                    solos.setdefault(submission.queue, []).append(number)
+                else:
+                    self._flush(solos, submissions, answers)  # in the order given: a key may be shared
+                    answers[number] = self.submit_run(submission, patient=patient)
+            except KubeminError as error:
+                answers[number] = Rejection(error.code, str(error), error.exit_code)
+        self._flush(solos, submissions, answers)
+        return [answer for answer in answers if answer is not None]
+
+    # --- single tasks ------------------------------------------------------------------------------------------------
+
+    def _flush(
+        self, solos: dict[str, list[int]], submissions: Sequence[Submission], answers: list[Answer | None]
+    ) -> None:
+        for queue, numbers in solos.items():
+            calls = [numbers[at : at + AT_ONCE] for at in range(0, len(numbers), AT_ONCE)]
+            for at in range(0, len(calls), IN_FLIGHT):
+                self._send(queue, calls[at : at + IN_FLIGHT], submissions, answers)
+        solos.clear()
+
+    def _send(
+        self,
+        queue: str,
+        calls: Sequence[list[int]],
+        submissions: Sequence[Submission],
+        answers: list[Answer | None],
+    ) -> None:
+        version = self.s.version
+        touched = (
+            keys.queue(queue, version), keys.pending(queue, version), keys.SEQ, keys.RUNS, keys.QUEUES, keys.KEYS,
+            keys.due(version), keys.PAUSED,
+        )  # fmt: skip
+        head = self.s.request(
+            queue=queue, held=keys.held(queue, version), name=f"{queue}@{version}", version=version
+        )
+        batches = [_arguments(submissions[number] for number in numbers) for numbers in calls]
+        replies = self.s.run_many("submit_solos", touched, [(head, *batch) for batch in batches])
+        for numbers, reply in zip(calls, replies, strict=True):
+            for number, told in zip(numbers, reply, strict=True):
+                answers[number] = solo_answer(submissions[number], told)
+
+    # --- runs of a workflow ------------------------------------------------------------------------------------------
+
+    def submit_run(
+        self, submission: Submission, *, patient: bool = False, mark: tuple[str, Micros] | None = None
+    ) -> Answer:
+        """Raises what is wrong with it. With `mark` it is a schedule's: raises `MarkThere` when the slot has fired."""
+        run = submission.id
+        if not is_run_id(run):
+            raise Invalid(f'"{run[:40]}" is not a run id: 20 characters of 0-9 and a-z')
+        plan = self.plan_of(submission)
+        params = bind(plan, submission.params)
+        body = encode(params).decode() if params else ""
+        rule = plan.graph.concurrency
+        reply = self.s.engine(
+            "submit_run",
+            (keys.run(run), keys.graph(plan.hash), keys.RUNS, keys.KEYS, keys.HOLDERS),
+            id=run,
+            hash=plan.hash,
+            workflow=submission.workflow or plan.graph.workflow,
+            params=body,
+            key=submission.key,
+            digest=digest(submission.workflow, params),
+            start_at=submission.start_at,
+            scheduled_at=submission.scheduled_at,
+            ckey=None if rule is None else concurrency_key(rule, params),
+            policy=None if rule is None else rule.policy,
+            patient=patient,
+            version=self.s.version,
+            mark=mark,
+        )
+        return run_answer(submission, reply)
+
+    def plan_of(self, submission: Submission) -> Plan:
+        digest_ = submission.definition
+        if digest_ is None:
+            raw = self.s.client.execute("HGET", keys.WORKFLOWS, submission.workflow)
+            if raw is None:
+                raise NotFound(
+                    f"there is no workflow {submission.workflow!r}; `kubeminctl workflows` lists the published ones"
+                )
+            digest_ = unpack_schedule(raw).h
+        plan = self.s.plans.find(digest_)
+        if plan is None:
+            raise NotFound(
+                f"definition {digest_[:12]} of workflow {submission.workflow!r} is not known here; send it along"
+            )
+        return plan
+
+    # --- batches in parts --------------------------------------------------------------------------------------------
+
+    def stage(self, batch: str, body: bytes) -> None:
+        try:
+            submissions = decode_submissions(body)
+        except msgspec.DecodeError as error:
+            raise Invalid(f"part of batch {batch}: {error}") from error
+        for submission in submissions:
+            self._check_staged(batch, submission)
+        request = pack({"batch": batch, "digest": hashlib.sha1(body).hexdigest(), "count": len(submissions)})
+        touched = (keys.inbox(batch), keys.parts(batch), keys.BATCHES)
+        self.s.client.run("stage", touched, keys.PREFIX, request, body)
+
+    def _check_staged(self, batch: str, submission: Submission) -> None:
+        """All that could be said against it is said now: after the seal nobody listens."""
+        if submission.key is not None:
+            raise Invalid("a submission with a key cannot be part of a batch in parts; submit it by itself")
+        if submission.work is not None:
+            check_solo(submission)
+            return
+        if not is_run_id(submission.id):
+            raise Invalid(f'batch {batch}: "{submission.id[:40]}" is not a run id')
+        plan = self.plan_of(submission)
+        params = bind(plan, submission.params)
+        if plan.graph.concurrency is not None:
+            concurrency_key(plan.graph.concurrency, params)
+
+    def seal(self, batch: str) -> int:
+        touched = (keys.inbox(batch), keys.BATCHES, keys.SEALED, keys.SEALING)
+        count = int(self.s.client.run("seal", touched, keys.PREFIX, pack({"batch": batch})))
+        if count < 0:
+            raise NotFound(f"there is no batch {batch}; send its parts again")
+        return count
+
+    def unpack(self, limit: int) -> bool:
+        """Submit parts of sealed batches, whole ones, of about `limit` runs. True: more is left."""
+        done = 0
+        while done < limit:
+            batch = self.s.client.execute("LINDEX", keys.SEALING, 0)
+            if batch is None:
+                return False
+            done += self._unpack_part(batch.decode())
+        return bool(self.s.client.execute("EXISTS", keys.SEALING))
+
+    def _unpack_part(self, batch: str) -> int:
+        part = self.s.client.execute("LINDEX", keys.inbox(batch), 0) or b"|[]"
+        number, _, body = part.partition(b"|")
+        submissions = decode_submissions(body)
+        self.submit(submissions, patient=True)
+        request = pack({"batch": batch, "part": number.decode() + "|"})
+        self.s.client.run("unpacked", (keys.inbox(batch), keys.SEALING), keys.PREFIX, request)
+        return max(len(submissions), 1)
+
+    def sealed_parts(self) -> Iterable[bytes]:
+        """Bodies of what is sealed and not unpacked."""
+        for batch in self.s.client.execute("LRANGE", keys.SEALING, 0, -1):
+            for part in self.s.client.execute("LRANGE", keys.inbox(batch.decode()), 0, -1):
+                yield part.partition(b"|")[2]
+
+
+def check_solo(submission: Submission) -> None:
+    if not is_run_id(submission.id):
+        raise Invalid(f'"{submission.id[:40]}" is not a run id: 20 characters of 0-9 and a-z')
+    work = submission.work or {}
+    if sum(kind in work for kind in _KNOWN_WORK) != 1 or not submission.queue:
+        raise Invalid("a single task is one of python, run or shell, and needs a queue")
+    if submission.retry is not None:
+        as_retry(submission.retry)
+
+
+def _arguments(submissions: Iterable[Submission]) -> list[Any]:
+    arguments: list[Any] = []
+    for each in submissions:
+        plain = each.key is None and each.timeout is None and each.retry is None and each.start_at is None
+        if plain and not each.workflow:
+            arguments += (each.id, encode(each.work), b"", b"", b"", b"")
+            continue
+        extra = Extra(each.workflow, each.timeout, each.retry, each.start_at, each.key)
+        key = each.key or ""
+        mark = digest(each.workflow, each.work) if key else ""
+        arguments += (each.id, encode(each.work), encode(extra), key, mark, each.start_at or "")
+    return arguments
+
+
+def digest(workflow: str, content: Any) -> str:
+    """What a key stands for: the same key with another digest is refused."""
+    return hashlib.blake2b(encode_sorted([workflow, content or {}]), digest_size=10).hexdigest()
+
+
+def solo_answer(submission: Submission, told: Any) -> Answer:
+    if told == 1:
+        return Accepted(submission.id, True)
+    if told == 0:
+        return Accepted(submission.id, False)
+    return _known_key(submission, told.decode())
+
+
+def run_answer(submission: Submission, told: Any) -> Answer:
+    if isinstance(told, int):
+        return Accepted(submission.id, bool(told))
+    text = told.decode()
+    if text == "?":
+        raise NotFound(f"the definition of workflow {submission.workflow!r} was removed meanwhile; send it along")
+    if text == "m":
+        raise MarkThere("the slot has fired")
+    if text.startswith("%"):
+        rule = "holds the concurrency key"
+        raise Conflict(f"run {text[1:]} {rule}; wait for its end", code="concurrency")
+    return _known_key(submission, text)
+
+
+class MarkThere(KubeminError):
+    """A schedule's slot has fired already."""
+
+
+def _known_key(submission: Submission, text: str) -> Answer:
+    if text.startswith("="):
+        return Accepted(text[1:], False)
+    message = f'the key "{submission.key}" belongs to run {text[1:]} with another workflow or other parameters'
+    return Rejection("key_conflict", message, 5)
+
+
+def as_retry(given: dict[str, Any]) -> Retry:
+    try:
+        return msgspec.convert(given, Retry)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"retry: {error}") from error
+
+
+def bind(plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with defaults filled in. Raises Invalid."""
+    if not plan.graph.params and not given:
+        return {}
+    from kubemin.files import bind_params
+
+    return bind_params(plan.graph, given)
+
+
+def concurrency_key(rule: Concurrency, params: dict[str, Any]) -> str:
+    try:
+        return as_text(render(rule.key, {"params": params}))
+    except (KubeminError, ValueError) as error:
+        raise Invalid(f"concurrency.key: {error}") from error

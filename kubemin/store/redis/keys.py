@@ -1,0 +1,136 @@
+"""Every key in Redis, with its type and life. All share one hash slot by the tag `{workflow:queue}`.
+
+Keys under `PREFIX` that scripts build from data (a run's id, a queue's name) are listed here as well: `lua/core.lua`
+gets the prefix as an argument.
+"""
+
+from __future__ import annotations
+
+TAG = "{workflow:queue}"
+PREFIX = f"kubemin:{TAG}:"
+DEFAULT_QUEUE = "default"
+
+LOCK = f"lock:{TAG}:"  # + TASK: string, PX lock.ttl, renewed; node, instance, slot and token of who runs the task
+
+
+def queue(name: str, version: int = 1) -> str:
+    """List of entries `TASK@SEQ`, RPUSHed and popped at the head; gone when empty. Records above version 1 have lists of
+    their own, which nodes that do not know them never pop."""
+    if version > 1:
+        return f"workflow:queue:{TAG}:{name}@v{version}"
+    return "workflow:queue" if name == DEFAULT_QUEUE else f"workflow:queue:{TAG}:{name}"
+
+
+def _suffix(version: int) -> str:
+    return f"@v{version}" if version > 1 else ""
+
+
+def pending(name: str, version: int = 1) -> str:
+    """Sorted set TASK -> SEQ: queued and not claimed; decides who claims. Gone when empty."""
+    return f"{PREFIX}pending:{name}{_suffix(version)}"
+
+
+def suspects(name: str, version: int = 1) -> str:
+    """Hash TASK -> `SEQ SINCE WAIT`: popped and perhaps not claimed; gone when claimed."""
+    return f"{PREFIX}suspects:{name}{_suffix(version)}"
+
+
+def held(name: str, version: int = 1) -> str:
+    """List: entries of a paused queue; gone at `resume`."""
+    return f"{PREFIX}held:{name}@{version}"
+
+
+def run(run_id: str) -> str:
+    """Hash, until pruned. A single task: w, s, x, o (lua/solo.lua). A workflow's run: r, its record; p, its parameters."""
+    return f"{PREFIX}run:{run_id}"
+
+
+def tasks(run_id: str) -> str:
+    """Hash idx -> record (lua/core.lua), until the run is pruned."""
+    return f"{PREFIX}tasks:{run_id}"
+
+
+def outputs(run_id: str) -> str:
+    """Hash idx -> JSON, until the run is pruned."""
+    return f"{PREFIX}out:{run_id}"
+
+
+def tails(run_id: str) -> str:
+    """Hash idx -> packed [stdout, stderr]; until pruned or over the budget for all."""
+    return f"{PREFIX}tails:{run_id}"
+
+
+def parked(run_id: str) -> str:
+    """List of idx: ready tasks that wait for one of their run's places in the queue; gone when empty."""
+    return f"{PREFIX}parked:{run_id}"
+
+
+def graph(digest: str) -> str:
+    """Hash: a definition. meta, g (graph as JSON), src, idx -> packed node, idx/N -> more dependents. Until unreferenced."""
+    return f"{PREFIX}graph:{digest}"
+
+
+def slot(name: str) -> str:
+    """String, packed: what one life of one worker holds (claims, last request and reply). `retired` for a day after it."""
+    return f"{PREFIX}slot:{name}"
+
+
+def waiters(ckey: str) -> str:
+    """Sorted set run -> submission: who waits for a concurrency key; gone when empty."""
+    return f"{PREFIX}waiters:{ckey}"
+
+
+def inbox(batch: str) -> str:
+    """List `PART|JSON` of a batch that comes in parts; gone when unpacked, or a day after its last part."""
+    return f"{PREFIX}inbox:{batch}"
+
+
+def parts(batch: str) -> str:
+    """Set of digests of the parts of a batch: a part that is sent again is known. A day."""
+    return f"{PREFIX}parts:{batch}"
+
+
+def due(version: int = 1) -> str:
+    """Sorted set of t+TASK and r+RUN by the instant they are due; gone when empty."""
+    return f"{PREFIX}due{_suffix(version)}"
+
+
+def deadlines(version: int = 1) -> str:
+    """Sorted set of runs by the instant of their time-out; gone when empty."""
+    return f"{PREFIX}deadlines{_suffix(version)}"
+
+
+def files(node: str) -> str:
+    """Hash workflow -> definition: what a node published last. For ever, small."""
+    return f"{PREFIX}files:{node}"
+
+
+# One each, for ever, unless said otherwise:
+SEQ = f"{PREFIX}seq"  # string: the last SEQ given out
+TURN = f"{PREFIX}turn"  # string: orders ripples
+RUNS = f"{PREFIX}runs"  # sorted set of run ids, all with score 0: by name, which is by time
+ENDED = f"{PREFIX}ended"  # list `RUN FINISHED`, by end
+RIPPLES = f"{PREFIX}ripples"  # sorted set `KIND RUN IDX POS ROUND`: cursors of unfinished work; gone when empty
+FANS = f"{PREFIX}fans"  # set `RUN IDX ROUND`: fan-outs whose items have to be read; gone when empty
+PAUSED = f"{PREFIX}paused"  # set of queues
+QUEUES = f"{PREFIX}queues"  # set QUEUE@VERSION: all that ever had a task
+BACKLOG = f"{PREFIX}backlog"  # hash queue -> ready tasks that stand in no list yet
+KEYS = f"{PREFIX}keys"  # hash key -> `RUN DIGEST`, with its run
+HOLDERS = f"{PREFIX}holders"  # hash concurrency key -> run
+SLOTS = f"{PREFIX}slots"  # set of slot names that are not retired
+RETIRED = f"{PREFIX}retired"  # hash instance -> instant it was adopted; a week
+TAILED = f"{PREFIX}tailed"  # list TASK=BYTES in order: output tails that are kept
+TAIL_BYTES = f"{PREFIX}tailbytes"  # string: their sum
+WORKFLOWS = f"{PREFIX}workflows"  # hash name -> packed {h hash, at published, m mark, s schedule}
+PUBLISHERS = f"{PREFIX}publishers"  # set of nodes that published files
+DEFINITIONS = f"{PREFIX}definitions"  # sorted set hash -> instant it came last
+REFERENCES = f"{PREFIX}references"  # hash definition -> runs that use it
+BATCHES = f"{PREFIX}batches"  # hash batch -> runs in it, until sealed or a day old
+SEALED = f"{PREFIX}sealed"  # hash batch -> `COUNT INSTANT`, a day
+SEALING = f"{PREFIX}sealing"  # list of sealed batches that are not unpacked
+NODES = f"{PREFIX}nodes"  # hash node -> JSON of its last heartbeat
+STAMP = f"{PREFIX}stamp"  # hash: newest renewal, grace (nothing is recovered before)
+EPOCH = f"{PREFIX}epoch"  # string `EPOCH HOLDER`: the highest term seen
+LEADER = f"{PREFIX}leader"  # string, PX: the Redis elector's lock
+FLEET = f"{PREFIX}fleet"  # string: id of the fleet, so that a stranger's node refuses
+PROBE = f"{PREFIX}probe"  # string, empty: written first, so that a server without memory says so in time

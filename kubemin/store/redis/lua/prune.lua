@@ -1,0 +1,53 @@
+--@ fenced
+-- Drop terminal runs outside the retention, oldest end first.
+-- KEYS   1 ended, 2 slots, 3 runs, 4 keys, 5 references
+-- ARGV   1 prefix; 2 packed: now, runs, aged and young (seconds), limit
+-- reply  how many
+if not NOW then
+  local time = call('TIME')
+  NOW = time[1] * 1000000 + time[2]
+end
+-- Ends that slots have not written out yet.
+for _, name in ipairs(call('SRANDMEMBER', KEYS[2], 200)) do
+  local key = P .. 'slot:' .. name
+  local raw = call('GET', key)
+  local slot = raw and raw ~= 'retired' and cmsgpack.unpack(raw)
+  if slot and #slot.e > 0 then
+    call('RPUSH', KEYS[1], unpack(slot.e))
+    slot.e = {}
+    call('SET', key, cmsgpack.pack(slot))
+  end
+end
+
+local function forget(id, record, key)
+  call('UNLINK', P .. 'run:' .. id, P .. 'tasks:' .. id, P .. 'out:' .. id, P .. 'tails:' .. id, P .. 'parked:' .. id)
+  call('ZREM', KEYS[3], id)
+  if key then
+    local taken = call('HGET', KEYS[4], key)
+    if taken and string.sub(taken, 1, 20) == id then call('HDEL', KEYS[4], key) end
+  end
+  if record.d and record.W and call('HINCRBY', KEYS[5], record.d, -1) <= 0 then call('HDEL', KEYS[5], record.d) end
+end
+
+local gone, looked = 0, 0
+local excess = call('LLEN', KEYS[1]) - REQ.runs
+while gone < REQ.limit and looked < 2 * REQ.limit do
+  looked = looked + 1
+  local entry = call('LINDEX', KEYS[1], 0)
+  if not entry then break end
+  local id, finished = string.match(entry, '^(%w+) (%d+)$')
+  local found = call('HMGET', P .. 'run:' .. id, 'r', 's', 'x')
+  local raw = found[1] or found[2]
+  local record = raw and cmsgpack.unpack(raw)
+  if record and record.s >= 3 and record.E == tonumber(finished) then
+    finished = record.E
+    if finished > NOW - REQ.young or not (finished <= NOW - REQ.aged or excess > 0) then break end
+    local extra = found[3] and cjson.decode(found[3])
+    local key = record.ky or (extra and type(extra.key) == 'string' and extra.key) or nil
+    forget(id, record, key)
+    gone = gone + 1
+  end
+  call('LPOP', KEYS[1])
+  excess = excess - 1
+end
+return gone

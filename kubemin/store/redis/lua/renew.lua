@@ -1,0 +1,46 @@
+-- Renew the locks of all that the slots named hold, set lapsed ones again, and stamp the time.
+-- KEYS   1 stamp; then the record of each slot
+-- ARGV   1 prefix; 2 packed: slots (locks' values without token, in the order of KEYS), ttl (ms), tolerance (microseconds),
+--        held [[slot number, run, idx, token]…]
+-- reply  [fenced (numbers in `held`), stops [slot number, run, idx, token, cause], locks that were set again]
+local time = call('TIME')
+local clock = time[1] * 1000000 + time[2]
+local newest = tonumber(call('HGET', KEYS[1], 'newest') or '0')
+if clock - newest > REQ.tolerance or newest > clock + 1000000 then
+  call('HSET', KEYS[1], 'grace', string.format('%.0f', clock + REQ.ttl * 1000))
+end
+call('HSET', KEYS[1], 'newest', string.format('%.0f', clock))
+local stops, again, tokens, runs = {}, 0, {}, {}
+
+local function stop_of(claim)
+  if claim[5] > 0 then return claim[8] end
+  if claim[11] then return nil end -- of a `when: always` step
+  local id = claim[1]
+  if runs[id] == nil then
+    local raw = call('HGET', P .. 'run:' .. id, 'r')
+    runs[id] = raw and cmsgpack.unpack(raw).st or false
+  end
+  return runs[id]
+end
+
+for n = 1, #KEYS - 1 do
+  local raw = call('GET', KEYS[n + 1])
+  local slot = raw and raw ~= 'retired' and cmsgpack.unpack(raw) or { c = {} }
+  for _, claim in ipairs(slot.c) do
+    local name = claim[1] .. '.' .. claim[2]
+    local token = string.format('%.0f', claim[3])
+    tokens[n .. ' ' .. name .. ' ' .. token] = true
+    if call('PEXPIRE', 'lock:{workflow:queue}:' .. name, REQ.ttl) == 0 then
+      call('SET', 'lock:{workflow:queue}:' .. name, REQ.slots[n] .. token, 'PX', REQ.ttl)
+      again = again + 1
+    end
+    local cause = stop_of(claim)
+    if cause then stops[#stops + 1] = { n, claim[1], claim[2], token, cause } end
+  end
+end
+local fenced = {}
+for n, held in ipairs(REQ.held) do
+  local name = held[1] .. ' ' .. held[2] .. '.' .. held[3] .. ' ' .. string.format('%.0f', held[4])
+  if not tokens[name] then fenced[#fenced + 1] = n end
+end
+return { fenced, stops, again }

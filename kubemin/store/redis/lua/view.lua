@@ -1,0 +1,21 @@
+-- One run as it is now, in one snapshot; tasks of a large one are left to be read in pieces.
+-- KEYS   1 the run's record, 2 its tasks, 3 their outputs, 4 their tails
+-- ARGV   1 prefix; 2 packed: id, most (tasks)
+-- reply  [r, s, w, x, p, o, tasks, outputs, tails, where a single task stands: queued SEQ | running LOCK | '']
+local found = call('HMGET', KEYS[1], 'r', 's', 'w', 'x', 'p', 'o')
+local tasks, outputs, where = {}, {}, ''
+if found[1] then
+  if call('HLEN', KEYS[2]) <= REQ.most then
+    tasks, outputs = call('HGETALL', KEYS[2]), call('HGETALL', KEYS[3])
+  else
+    tasks = false
+  end
+elseif found[2] then
+  local known, state = pcall(cmsgpack.unpack, found[2])
+  if known and state.s == 1 then
+    local queue = (state.u or 'default') .. ((state.v or 1) > 1 and '@v' .. state.v or '')
+    local place = call('ZSCORE', P .. 'pending:' .. queue, REQ.id .. '.0')
+    where = place or ('lock ' .. (call('GET', 'lock:{workflow:queue}:' .. REQ.id .. '.0') or ''))
+  end
+end
+return { found[1], found[2], found[3], found[4], found[5], found[6], tasks, outputs, call('HGETALL', KEYS[4]), where }

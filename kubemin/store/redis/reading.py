@@ -1,0 +1,378 @@
+"""Reads: records turned into the views of the JSON contract. One run is one snapshot; lists are read page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from kubemin import clock
+from kubemin.clock import SECOND, rfc3339
+from kubemin.errors import NotFound
+from kubemin.model import transitions as rules
+from kubemin.model.records import Definition, RunView, Submission, TaskView
+from kubemin.model.states import Kind, RunState
+from kubemin.store.base import QueueView, RunFilter, WorkflowView
+from kubemin.store.redis import keys
+from kubemin.store.redis.intake import Intake, decode_submissions
+from kubemin.store.redis.plans import Plan, decode_graph
+from kubemin.store.redis.records import (
+    COMPLETED,
+    RUN_STATES,
+    RUNNING,
+    STATES,
+    Detail,
+    Extra,
+    RunRecord,
+    Schedule,
+    TaskRecord,
+    decode,
+    decode_detail,
+    decode_extra,
+    encode,
+    label_of,
+    pack,
+    unpack_any,
+    unpack_run,
+    unpack_schedule,
+    unpack_task,
+)
+from kubemin.store.redis.session import Session
+
+AT_ONCE = 500  # runs or tasks in one call
+MOST = 2000  # tasks of one run that are read in one snapshot
+
+Tasks = dict[int, TaskRecord]
+
+
+class Found(msgspec.Struct):
+    """What one `view` of a run brought."""
+
+    run: RunRecord | None
+    solo: TaskRecord | None
+    work: bytes
+    extra: bytes | None
+    params: bytes
+    output: bytes | None
+    tasks: Tasks
+    outputs: dict[int, bytes]
+    tails: dict[int, list[str]]
+    place: str = ""
+
+
+class Reads:
+    def __init__(self, session: Session, intake: Intake) -> None:
+        self.s = session
+        self.intake = intake
+
+    # --- one run -----------------------------------------------------------------------------------------------------
+
+    def look(self, run: str) -> Found | None:
+        touched = (keys.run(run), keys.tasks(run), keys.outputs(run), keys.tails(run))
+        reply = self.s.client.run("view", touched, keys.PREFIX, pack({"id": run, "most": MOST}))
+        record, state, work, extra, params, output, tasks, outputs, tails, place = reply
+        if record is None and state is None:
+            return None
+        try:
+            solo = unpack_task(state) if state is not None else None
+        except msgspec.DecodeError:
+            solo = TaskRecord(s=RUNNING)
+        found = Found(
+            unpack_run(record) if record is not None else None, solo, work or b"", extra, params or b"{}", output,
+            {}, {}, {int(idx): unpack_any(body) for idx, body in _pairs(tails)}, place.decode(),
+        )  # fmt: skip
+        if tasks is None and found.run is not None:
+            self._page(run, found, found.run.nx)
+        else:
+            found.tasks = {int(idx): unpack_task(body) for idx, body in _pairs(tasks)}
+            found.outputs = {int(idx): body for idx, body in _pairs(outputs)}
+        return found
+
+    def _page(self, run: str, found: Found, most: int) -> None:
+        for at in range(0, most, AT_ONCE):
+            some = range(at, min(at + AT_ONCE, most))
+            tasks, outputs = self.s.client.pipeline(
+                [("HMGET", keys.tasks(run), *some), ("HMGET", keys.outputs(run), *some)]
+            )
+            found.tasks.update({idx: unpack_task(raw) for idx, raw in zip(some, tasks, strict=True) if raw})
+            found.outputs.update({idx: raw for idx, raw in zip(some, outputs, strict=True) if raw})
+
+    def run(self, run: str) -> RunView:
+        found = self.look(run)
+        if found is None:
+            staged = self._staged(run)
+            if staged is None:
+                raise NotFound(f"there is no run {run}")
+            return staged
+        if found.run is None:
+            return self.solo_view(run, found)
+        view = run_view(run, found.run, found.params)
+        view.tasks = graph_tasks(run, self.s.plans.get(found.run.d), found)
+        return view
+
+    def solo_view(self, run: str, found: Found) -> RunView:
+        task = found.solo or TaskRecord()
+        label = label_of(found.work, found.extra)
+        view = solo_run(run, label, task, found.extra, found.place)
+        _fill_claim(task, found.place)
+        view.tasks = [task_view(run, 0, task, label, found.output, found.tails.get(0))]
+        return view
+
+    def _staged(self, run: str) -> RunView | None:
+        for body in self.intake.sealed_parts():
+            if run.encode() in body:
+                each = next(each for each in decode_submissions(body) if each.id == run)
+                label = staged_label(each)
+                return RunView(run, label, RunState.WAITING, params=each.params, start_at=rfc3339(each.start_at))
+        return None
+
+    # --- many runs ---------------------------------------------------------------------------------------------------
+
+    def runs(self, where: RunFilter) -> list[RunView]:
+        found: list[RunView] = []
+        for ids in self._pages():
+            for view in self._views(ids):
+                if _matches(view, where):
+                    found.append(view)
+                    if len(found) >= where.limit:
+                        return found
+        return found
+
+    def _pages(self) -> Iterator[list[str]]:
+        """All run ids, newest first."""
+        last = "+"
+        while True:
+            page = self.s.client.execute("ZREVRANGEBYLEX", keys.RUNS, last, "-", "LIMIT", 0, AT_ONCE)
+            if not page:
+                return
+            yield [run.decode() for run in page]
+            last = "(" + page[-1].decode()
+
+    def _views(self, ids: Sequence[str]) -> Iterator[RunView]:
+        raws = self.s.client.pipeline([("HMGET", keys.run(run), "r", "s", "w", "x", "p") for run in ids])
+        states = self.states([run for run, raw in zip(ids, raws, strict=True) if raw[1] is not None])
+        for run, (record, state, work, extra, params) in zip(ids, raws, strict=True):
+            if record is not None:
+                yield run_view(run, unpack_run(record), params or b"{}")
+            elif state is not None:
+                view = solo_run(run, label_of(work or b"", extra), unpack_task(state), extra, "")
+                view.status = states.get(run, view.status)
+                yield view
+
+    def states(self, ids: Sequence[str]) -> dict[str, RunState]:
+        states: dict[str, RunState] = {}
+        for at in range(0, len(ids), AT_ONCE):
+            some = ids[at : at + AT_ONCE]
+            numbers = self.s.client.run("states", (keys.RUNS,), keys.PREFIX, pack({}), *some)
+            states.update({run: RUN_STATES[n] for run, n in zip(some, numbers, strict=True) if n >= 0})
+        if len(states) < len(ids) and (missing := {run for run in ids if run not in states}):
+            for body in self.intake.sealed_parts():
+                staged = {each.id: RunState.WAITING for each in decode_submissions(body) if each.id in missing}
+                states.update(staged)
+        return states
+
+    def outputs(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        outputs: dict[str, dict[str, Any]] = {}
+        for at in range(0, len(ids), AT_ONCE):
+            some = ids[at : at + AT_ONCE]
+            raws = self.s.client.pipeline([("HMGET", keys.run(run), "s", "o", "w", "x", "r") for run in some])
+            for run, (state, output, work, extra, record) in zip(some, raws, strict=True):
+                if record is not None:
+                    outputs[run] = self._graph_outputs(run)
+                elif state is not None:
+                    done = output is not None and unpack_task(state).s == COMPLETED
+                    outputs[run] = {label_of(work or b"", extra): decode(output)} if done else {}
+        return outputs
+
+    def _graph_outputs(self, run: str) -> dict[str, Any]:
+        found = self.look(run)
+        if found is None or found.run is None:
+            return {}
+        plan = self.s.plans.get(found.run.d)
+        outputs: dict[str, Any] = {}
+        for idx, node in enumerate(plan.nodes):
+            task = found.tasks.get(idx)
+            if task is None or task.s != COMPLETED:
+                continue
+            if task.b is not None:
+                outputs[node.step] = decode(_joined(found, task))
+            elif idx in found.outputs:
+                outputs[node.step] = decode(found.outputs[idx])
+        return outputs
+
+    # --- queues and definitions --------------------------------------------------------------------------------------
+
+    def queues(self) -> list[QueueView]:
+        registered, paused, backlog = self.s.client.pipeline(
+            [("SMEMBERS", keys.QUEUES), ("SMEMBERS", keys.PAUSED), ("HGETALL", keys.BACKLOG)]
+        )
+        versions: dict[str, list[int]] = {name.decode(): [] for name in paused}
+        for each in registered:
+            name, _, version = each.decode().rpartition("@")
+            versions.setdefault(name, []).append(int(version))
+        waiting = {name.decode(): max(int(count), 0) for name, count in _pairs(backlog)}
+        halted = {name.decode() for name in paused}
+        views = [self._queue(name, versions[name], waiting.get(name, 0), name in halted) for name in sorted(versions)]
+        return [view for view in views if view.length or view.paused]
+
+    def _queue(self, name: str, versions: Sequence[int], waiting: int, paused: bool) -> QueueView:
+        oldest: float | None = None
+        for version in versions:
+            pending = keys.pending(name, version)
+            count, first = self.s.client.pipeline([("ZCARD", pending), ("ZRANGE", pending, 0, 0)])
+            waiting += int(count)
+            if first and (age := self._age(first[0].decode())) is not None:
+                oldest = age if oldest is None else max(oldest, age)
+        return QueueView(name, waiting, paused, oldest)
+
+    def _age(self, task: str) -> float | None:
+        run, _, idx = task.partition(".")
+        step, state = self.s.client.pipeline([("HGET", keys.tasks(run), idx), ("HGET", keys.run(run), "s")])
+        raw = step or state
+        queued = unpack_task(raw).Q if raw else None
+        return None if queued is None else max((self.s.now() - queued) / SECOND, 0.0)
+
+    def workflows(self) -> list[WorkflowView]:
+        raw = self.s.client.execute("HGETALL", keys.WORKFLOWS)
+        views = []
+        for name, packed in sorted(_pairs(raw)):
+            known = unpack_schedule(packed)
+            plan = self.s.plans.find(known.h)
+            if plan is not None:
+                views.append(_workflow_view(name.decode(), known, plan))
+        return views
+
+    def definition(self, name_or_hash: str) -> Definition | None:
+        raw = self.s.client.execute("HGET", keys.WORKFLOWS, name_or_hash)
+        digest = unpack_schedule(raw).h if raw is not None else name_or_hash
+        graph, source = self.s.client.execute("HMGET", keys.graph(digest), "g", "src")
+        return None if graph is None else Definition(digest, decode_graph(graph), (source or b"").decode())
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+def _pairs(flat: Any) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True) if flat else iter(())
+
+
+def staged_label(submission: Submission) -> str:
+    return submission.workflow or label_of(encode(submission.work))
+
+
+def run_view(run: str, record: RunRecord, params: bytes) -> RunView:
+    return RunView(
+        id=run, workflow=record.W, status=RUN_STATES[record.s], cause=record.c if record.s > COMPLETED else None,
+        params=decode(params), key=record.ky, round=record.R, submitted_at=rfc3339(record.S),
+        start_at=rfc3339(record.sa), scheduled_at=rfc3339(record.sc), started_at=rfc3339(record.B),
+        finished_at=rfc3339(record.E),
+    )  # fmt: skip
+
+
+def solo_run(run: str, label: str, task: TaskRecord, extra: bytes | None, place: str) -> RunView:
+    more = extra_of(extra)
+    claimed = task.k > 0 or place.startswith("lock ")
+    return RunView(
+        id=run, workflow=label, status=rules.run_state(STATES[task.s], claimed=claimed),
+        cause=task.c if task.s > COMPLETED else None, key=more.key, round=task.R,
+        submitted_at=rfc3339(task.S or task.Q), start_at=rfc3339(more.start_at), started_at=rfc3339(task.B),
+        finished_at=rfc3339(task.E),
+    )  # fmt: skip
+
+
+def extra_of(extra: bytes | None) -> Extra:
+    try:
+        return decode_extra(extra) if extra else Extra()
+    except msgspec.DecodeError:
+        return Extra()
+
+
+def _fill_claim(task: TaskRecord, place: str) -> None:
+    """A single task that runs: who has it is said by its lock (gone for a while after an outage)."""
+    if not place.startswith("lock "):
+        return
+    told = dict(word.partition("=")[::2] for word in place.split()[1:])
+    task.s = RUNNING
+    task.k = int(told.get("token") or task.k)
+    if "node" in told:
+        task.w = f"{told['node']}|{told.get('worker', '0')}"
+
+
+def graph_tasks(run: str, plan: Plan, found: Found) -> list[TaskView]:
+    """In graph order, the children of a fan-out after it; gates are hidden, and children of an earlier round too."""
+    views: list[TaskView] = []
+    for idx, node in enumerate(plan.nodes):
+        task = found.tasks.get(idx)
+        if task is None or node.kind is Kind.GATE:
+            continue
+        output = _joined(found, task) if task.b is not None else found.outputs.get(idx)
+        views.append(task_view(run, idx, task, node.step, output, found.tails.get(idx)))
+        for item in range(task.m or 0) if task.b is not None else ():
+            at = (task.b or 0) + item
+            if (child := found.tasks.get(at)) is not None:
+                step = f"{node.step}[{child.i}]"
+                views.append(task_view(run, at, child, step, found.outputs.get(at), found.tails.get(at)))
+    return views
+
+
+def _joined(found: Found, task: TaskRecord) -> bytes:
+    base, total = task.b or 0, task.N or 0
+    done = (idx for idx in range(base, base + total))
+    return b"[" + b",".join([_output(found, idx) for idx in done]) + b"]"
+
+
+def _output(found: Found, idx: int) -> bytes:
+    task = found.tasks.get(idx)
+    return found.outputs.get(idx, b"null") if task is not None and task.s == COMPLETED else b"null"
+
+
+def task_view(
+    run: str, idx: int, task: TaskRecord, step: str, output: bytes | None, tails: list[str] | None
+) -> TaskView:
+    more = decode_detail(task.D) if task.D else Detail()
+    node, _, worker = (task.w or "").partition("|")
+    held = task.s == RUNNING and task.w is not None
+    return TaskView(
+        id=f"{run}.{idx}", step=step, status=STATES[task.s], cause=task.c, message=more.message or None,
+        attempt=task.a + held, token=task.k, node=node or None, worker=int(worker) if worker else None,
+        exit_code=more.exit_code, signal=more.signal, queued_at=rfc3339(task.Q), started_at=rfc3339(task.B),
+        finished_at=rfc3339(task.E), due_at=rfc3339(task.d),
+        output=decode(output) if output and task.s == COMPLETED else None, stdout_tail=tails[0] if tails else "",
+        stderr_tail=tails[1] if tails else "",
+        usage=None if more.usage is None else {"cpu": more.usage.cpu, "memory": more.usage.memory},
+        unenforced=list(more.unenforced),
+    )  # fmt: skip
+
+
+def _matches(view: RunView, where: RunFilter) -> bool:
+    from kubemin.model.references import as_text
+
+    submitted = view.submitted_at or ""
+    since, until = rfc3339(where.since), rfc3339(where.until)
+    return (
+        (where.status is None or view.status is where.status)
+        and (where.workflow is None or view.workflow == where.workflow)
+        and (where.key is None or view.key == where.key)
+        and (since is None or submitted >= since)
+        and (until is None or submitted <= until)
+        and all(name in view.params and as_text(view.params[name]) == value for name, value in where.params.items())
+    )
+
+
+def _workflow_view(name: str, known: Schedule, plan: Plan) -> WorkflowView:
+    schedule = plan.graph.schedule
+    next_at = None
+    if schedule is not None:
+        from kubemin.model.schedule import next_slot
+
+        next_at = rfc3339(next_slot(schedule, max(known.m, clock.wall())))
+    return WorkflowView(
+        name=name, hash=known.h, steps=sum(node.kind in (Kind.TASK, Kind.FANOUT) for node in plan.nodes),
+        schedule=schedule.cron if schedule else None, timezone=schedule.timezone if schedule else None,
+        next_at=next_at, last_at=rfc3339(known.m) if schedule and known.m != known.at else None,
+        published_at=rfc3339(known.at),
+    )  # fmt: skip
+
+
+

@@ -1,0 +1,162 @@
+"""What all operations share: the client, known graphs, the request's common part, what a script tells beside its result."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from kubemin.clock import SECOND, Micros, WallClock
+from kubemin.errors import KubeminError
+from kubemin.model.references import ReferenceMissing
+from kubemin.store.base import CRASH_LIMIT, LOSS_LIMIT, Change
+from kubemin.store.redis import keys
+from kubemin.store.redis.client import Client
+from kubemin.store.redis.inputs import Inputs
+from kubemin.store.redis.plans import Plan, Plans
+from kubemin.store.redis.records import decode, label_of, pack, unpack_run
+
+VERSION = 1  # of records that this code writes; it reads all up to it
+RECORDS = 250  # that one script may touch: about 2 ms
+TIME_LIFE = 1.0  # seconds that a reading of the server's clock is used for stamps of ordinary ends
+
+
+class Session:
+    """`clock` is for tests: in its absence every instant is the server's own."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        instance: str,
+        node: str,
+        clock: WallClock | None,
+        slice_size: int,
+        window: int,
+        version: int,
+    ) -> None:
+        self.client = client
+        self.instance = instance
+        self.node = node
+        self.clock = clock
+        self.version = version
+        self.slice = slice_size
+        self.plans = Plans(self._definition)
+        self.inputs = Inputs(client)
+        self.changes: list[Change] = []
+        self.left = False  # work is left for `advance`
+        self.term: tuple[int, str] | None = None  # epoch and holder, when this node leads
+        self._common: dict[str, Any] = {
+            "slice": slice_size,
+            "window": window,
+            "crash_limit": CRASH_LIMIT,
+            "loss_limit": LOSS_LIMIT,
+            "due_suffix": f"@v{version}" if version > 1 else None,
+        }
+        self._offset = 0.0
+        self._read_at = float("-inf")
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def now(self) -> Micros:
+        """The server's time, read at most a second ago and carried on by our own steady clock."""
+        if self.clock is not None:
+            return self.clock()
+        here = time.monotonic()
+        if here - self._read_at > TIME_LIFE:
+            seconds, micros = self.client.execute("TIME")
+            self._offset = int(seconds) * SECOND + int(micros) - here * SECOND
+            self._read_at = here
+        return int(here * SECOND + self._offset)
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    def request(self, **more: Any) -> bytes:
+        if self.clock is not None:
+            more["now"] = self.clock()
+        return pack(more)
+
+    def engine_request(self, **more: Any) -> dict[str, Any]:
+        request = {**self._common, "spread": random.random(), **more}
+        if self.clock is not None:
+            request["now"] = self.clock()
+        return request
+
+    def duty(self, **more: Any) -> dict[str, Any]:
+        """With the leader's term, where this node has one: the script compares it."""
+        if self.term is not None:
+            more["epoch"], more["holder"] = self.term
+        return more
+
+    def run_many(self, name: str, touched: Sequence[str], calls: Sequence[Sequence[Any]]) -> list[Any]:
+        """One script with several sets of arguments, sent together."""
+        return self.client.run_many(name, touched, [(keys.PREFIX, *arguments) for arguments in calls])
+
+    def engine(self, name: str, touched: Sequence[str], **request: Any) -> Any:
+        """Run an operation of the engine, and what it leaves to this side: items of fan-outs, what to tell."""
+        packed = pack(self.engine_request(**request))
+        result, left, fans, events = self.client.run(name, touched, keys.PREFIX, packed)
+        self.take(left, fans, events)
+        return result
+
+    def take(self, left: int, fans: Sequence[Any], events: Sequence[bytes]) -> None:
+        for event in events:
+            self._tell(decode(event))
+        self.left = self.left or bool(left)
+        for run, idx, turn in fans:
+            self._begin_fan(run.decode(), int(idx), int(turn))
+
+    # --- fan-outs ----------------------------------------------------------------------------------------------------
+
+    def _begin_fan(self, run: str, idx: int, turn: int) -> None:
+        total, message = -1, ""
+        raw = self.client.execute("HGET", keys.run(run), "r")
+        if raw is not None:
+            record = unpack_run(raw)
+            plan = self.plans.get(record.d)
+            try:
+                total = len(self.inputs.items(plan, idx, run, record.W, turn, record.sc))
+            except (ReferenceMissing, ValueError) as error:
+                message = str(error)
+        touched = (keys.run(run), keys.tasks(run), keys.FANS)
+        self.engine("fan", touched, id=run, idx=idx, round=turn, total=total, message=message)
+
+    # --- telling -----------------------------------------------------------------------------------------------------
+
+    def _tell(self, event: list[Any]) -> None:
+        what, run, workflow, node, item, idx, state, cause, attempt, message, digest, seconds = event
+        if what == "locked":
+            self.changes.append(Change("locked", run, "", task=f"{run}.{idx}", message=message))
+            return
+        if not digest:
+            label = self.solo_label(run)
+            self.changes.append(
+                Change(what, run, label, "", "", state, cause, attempt, message, True, seconds)
+            )
+            return
+        step = task = ""
+        if node >= 0:
+            plan = self.plans.find(digest)
+            step = plan.step_path(node, item) if plan is not None else ""
+            task = f"{run}.{idx}"
+        self.changes.append(Change(what, run, workflow, step, task, state, cause, attempt, message, False, seconds))
+
+    def solo_label(self, run: str) -> str:
+        work, extra = self.client.execute("HMGET", keys.run(run), "w", "x")
+        return label_of(work or b"", extra)
+
+    # --- graphs ------------------------------------------------------------------------------------------------------
+
+    def _definition(self, digest: str) -> bytes | None:
+        found: bytes | None = self.client.execute("HGET", keys.graph(digest), "g")
+        return found
+
+    def plan_of_run(self, run: str) -> Plan:
+        raw = self.client.execute("HGET", keys.run(run), "r")
+        if raw is None:
+            raise KubeminError(f"run {run} is gone")
+        return self.plans.get(unpack_run(raw).d)
+
+
+
