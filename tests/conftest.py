@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import pytest
 from support import Daemon
 from support import wait_until as _wait_until
+
+# A forked process that a test lets die of SEGV is no crash of pytest, whose handler would print its stack.
+os.register_at_fork(after_in_child=faulthandler.disable)
 
 
 def _daemons() -> Iterator[Callable[..., Daemon]]:
