@@ -11,7 +11,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PROJECT, program, run_program
+from support import PROJECT, Daemon, program, run_program
 
 WORKFLOWS = PROJECT / "conf" / "workflows.d"
 EXAMPLES = PROJECT / "conf" / "examples"
@@ -48,7 +48,7 @@ def run(file: Path, config: Path | None = None, /, **params: str) -> Result:
     arguments = [word for name, value in params.items() for word in ("-p", f"{name}={value}")]
     chosen = ["--config", str(config)] if config else []
     done = run_program("kubeminctl", *chosen, "run", str(file), *arguments, "-o", "json")
-    assert done.stdout, done.stderr
+    assert done.stdout and "errors" not in json.loads(done.stdout), done.stdout + done.stderr
     return Result(done.returncode, json.loads(done.stdout))
 
 
@@ -69,6 +69,15 @@ def test_is_valid(file: Path) -> None:
     done = run_program("kubeminctl", "validate", str(file), "-o", "json")
     assert done.returncode == 0, done.stdout
     assert json.loads(done.stdout)["items"][0]["workflow"] == file.stem
+
+
+def test_a_daemon_publishes_them(start_daemon: Callable[..., Daemon]) -> None:
+    daemon = start_daemon(workflowsDir=str(WORKFLOWS))
+    published = [item["name"] for item in daemon.ctl("workflows", "-o", "json").json["items"]]
+    assert sorted(published) == sorted(file.stem for file in WORKFLOWS.glob("*.yaml"))
+    (schedule,) = daemon.ctl("schedules", "-o", "json").json["items"]
+    assert (schedule["name"], schedule["schedule"]) == ("disk-watch", "*/15 * * * *")
+    assert int(schedule["nextAt"][14:16]) % 15 == 0
 
 
 # --- host-report --------------------------------------------------------------------------------------------------
