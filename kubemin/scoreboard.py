@@ -91,6 +91,11 @@ class Header(msgspec.Struct, frozen=True):
     reload_at: float = NOTHING
     reload_ok: bool | None = None  # None: never reloaded
     reload_text: str = ""
+    reloads: int = 0  # that were carried out
+    reloads_failed: int = 0
+    worker_ends: int = 0
+    worker_deaths: int = 0  # of those: killed from outside or crashed
+    coordinator_restarts: int = 0
 
 
 class CoordinatorRecord(msgspec.Struct, frozen=True):
@@ -106,6 +111,7 @@ class CoordinatorRecord(msgspec.Struct, frozen=True):
     failed: int = 0
     requeued: int = 0  # tasks that went back to their queue
     recoveries: int = 0
+    rate: float = 0.0  # tasks that ended a second, over the last minute or so
     error: str = ""  # what keeps it from working, for `status`
 
 

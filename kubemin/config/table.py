@@ -284,7 +284,6 @@ TABLE: tuple[Key, ...] = (
         "address of metrics and health; empty: off",
         pattern=_HTTP,
         shape="host:port",
-        later=True,
     ),
     Key(
         "log.level",

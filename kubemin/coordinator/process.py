@@ -26,6 +26,7 @@ from kubemin.config import Settings
 from kubemin.coordinator import events, failhook
 from kubemin.coordinator.control import Control, Died
 from kubemin.coordinator.duties import Duties
+from kubemin.coordinator.metering import Meter
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.pool import Grant, Pool
 from kubemin.coordinator.publishing import take_over
@@ -34,8 +35,8 @@ from kubemin.coordinator.server import Reply, Request, Server
 from kubemin.coordinator.waiters import Waiters
 from kubemin.errors import KubeminError, StoreUnavailable
 from kubemin.scoreboard import Scoreboard
-from kubemin.store.base import Change
-from kubemin.store.sqlite import SqliteStore
+from kubemin.store.base import Change, Reader
+from kubemin.store.sqlite import SqliteReader, SqliteStore
 from kubemin.telemetry import log
 
 EXIT_STORE_UNUSABLE = 3
@@ -77,6 +78,7 @@ class Coordinator:
         self.pending = Pending()
         self.requests: list[tuple[Request, Reply]] = []
         self.counters = events.Counters()
+        self.meter = Meter() if settings.http_addr else None
         self.attached = False
         self.handing = True
         self.finishing = False
@@ -84,6 +86,7 @@ class Coordinator:
         self._dirty = True  # the next round is a transaction whatever came in
         self._stopping = False  # something running has to be stopped
         self._store_failures = 0
+        self._store_error = ""
         self._beat = 0.0
 
     # --- start --------------------------------------------------------------------------------------------------------
@@ -96,7 +99,20 @@ class Coordinator:
         self._recover(predecessor)
         self.server = Server(os.path.join(self.settings.runtime_dir, "kubemin.sock"), self.poller)
         self._write_record(ready=True)
+        self._serve_metrics()
         self.control.send(type="ready")
+
+    def _serve_metrics(self) -> None:
+        if self.meter is None:
+            return
+        from kubemin.coordinator.exposition import Exposition
+        from kubemin.coordinator.http import HttpServer
+
+        exposition = Exposition(self.settings, self.board, self.meter, self._open_reader)
+        HttpServer(self.settings.http_addr, exposition.answer).start()
+
+    def _open_reader(self) -> Reader:
+        return SqliteReader(os.path.join(self.settings.state_dir, "kubemin.db"))
 
     def _recover(self, predecessor: list[tuple[str, int, int]]) -> None:
         live = self.pool.owners()
@@ -194,6 +210,9 @@ class Coordinator:
             failhook.submit_for(self.store, changes, self.settings)
             grants = self.pool.claim(self.store, self.settings.queues) if self.handing else []
             faults.point("coordinator.applied")
+            applied = clock.monotonic()
+        if self.meter is not None:
+            self.meter.commits.observe(clock.monotonic() - applied)
         faults.point("coordinator.committed")
         return grants, changes + self.store.changes()
 
@@ -225,6 +244,8 @@ class Coordinator:
         self._dirty = False
         self._wake_waiters(changes)
         events.tell(changes)
+        if self.meter is not None:
+            self.meter.note(changes)
 
     def _wake_waiters(self, changes: list[Change]) -> None:
         done: list[Reply] = []
@@ -252,6 +273,9 @@ class Coordinator:
             self._failing_since = clock.monotonic()
             log.error("the store cannot be written; nothing new is accepted", reason=str(exc))
         self._store_failures += 1
+        self._store_error = f"the store cannot be written: {exc}"
+        if self.meter is not None:
+            self.meter.store_failures += 1
         self._forget_transaction()
         for _, reply in self.requests:
             reply.error(exc)
@@ -260,7 +284,7 @@ class Coordinator:
         if self._store_failures:
             seconds = round(clock.monotonic() - self._failing_since, 1)
             log.info("the store can be written again", seconds=seconds)
-            self._store_failures = 0
+            self._store_failures, self._store_error = 0, ""
 
     # --- the supervisor -----------------------------------------------------------------------------------------------
 
@@ -310,6 +334,7 @@ class Coordinator:
             self.waiters.forget_closed()
             self.pool.release_never_handed(self.board, self.pending)
             self.control.flush()
+            self.counters.measure(now)
             self._write_record(ready=True)
 
     def _write_record(self, *, ready: bool) -> None:
@@ -322,6 +347,9 @@ class Coordinator:
             finished=self.counters.finished,
             failed=self.counters.failed,
             requeued=self.counters.requeued,
+            recoveries=self.counters.recovered,
+            rate=self.counters.rate,
+            error=self._store_error,
         )
 
     def _finish(self) -> None:

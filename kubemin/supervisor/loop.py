@@ -54,9 +54,10 @@ class Supervisor:
         self.ready = False
         self.drained = False
         self.wishes = wishes.Wishes(self)
-        self._shown: tuple[object, ...] = ()
+        self._shown: dict[str, object] = {}
         self._next_status = 0.0
-        self._refused = ""  # why the last reload failed
+        self._reloads = {True: 0, False: 0}  # by whether they were carried out
+        self._refused = ""  # why the last one was not
         self._started = boottime()
         node.forker.own([*signals.descriptors, *notify.descriptors])
 
@@ -167,6 +168,7 @@ class Supervisor:
         self.node.board.write_header(request=request, outcome=text, outcome_ok=ok)
 
     def _reloaded(self, outcome: Outcome) -> None:
+        self._reloads[outcome.ok] += 1
         self._refused = "" if outcome.ok else outcome.text.partition("\n")[0]
         self._next_status = 0.0
         for line in outcome.text.splitlines():
@@ -192,17 +194,22 @@ class Supervisor:
         return self.pool.pids.union(pid for pid in (self.keeper.pid, self.reload.checker) if pid is not None)
 
     def _publish(self) -> None:
-        shown = (self.ready, self.drained, self.stop.active, self.pool.generation, self.pool.want)
+        shown: dict[str, object] = {
+            "ready": self.ready,
+            "drained": self.drained,
+            "stopping": self.stop.active,
+            "generation": self.pool.generation,
+            "max_workers": self.pool.want,
+            "reloads": self._reloads[True],
+            "reloads_failed": self._reloads[False],
+            "worker_ends": self.pool.ended,
+            "worker_deaths": self.pool.died,
+            "coordinator_restarts": self.keeper.restarts,
+        }
         if shown == self._shown:
             return
         self._shown = shown
-        self.node.board.write_header(
-            ready=self.ready,
-            drained=self.drained,
-            stopping=self.stop.active,
-            generation=self.pool.generation,
-            max_workers=self.pool.want,
-        )
+        self.node.board.write_header(**shown)
         setproctitle(f"kubemin: supervisor [{self.node.settings.node_id} local gen {self.pool.generation}]")
 
     def _status(self) -> str:

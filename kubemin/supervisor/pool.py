@@ -64,6 +64,7 @@ class Pool:
         self._ever_idle = False
         self._dead_starts = 0
         self.ended = 0
+        self.died = 0  # of those: killed by others, or crashed
 
     # --- reads --------------------------------------------------------------------------------------------------------
 
@@ -258,11 +259,13 @@ class Pool:
         pause = slot.ended(now, young=young)
         self._log_death(life, status, pause)
         self._count_dead_start(life, status, started=started or told)
-        self._told.worker_died(life, status, _reason(life, status, record), record)
+        reason = _reason(life, status, record)
+        self._told.worker_died(life, status, reason, record)
         # The task stays in the record until the next life: should we be killed now, our successor reads it.
         self._node.board.slot_writer(life.slot).state(SlotState.DEAD)
         self._note_canary(life.slot, ending(status))
         self.ended += 1
+        self.died += reason is None and status != 0
         return True
 
     def _note_canary(self, slot: int, failure: str) -> None:

@@ -334,7 +334,6 @@ def test_a_runtime_directory_too_long_for_a_socket() -> None:
         ("redisAddr", "[::1]:6379"),
         ("leaderElection.backend", "kubernetes"),
         ("signingKeyFile", "/k"),
-        ("httpAddr", ":9090"),
         ("durability", "fsync"),
         ("redisRequired", "true"),
         ("enableDistributed", "true"),

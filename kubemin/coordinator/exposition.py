@@ -1,0 +1,153 @@
+"""What `httpAddr` serves: `/metrics`, `/healthz`, `/readyz`. Called in the thread of `http.py`; only reads.
+
+Numbers come from the meter (this process), the scoreboard (all processes) and a reader of the store with a connection
+of its own. A scrape is rendered once a second at most, whoever asks how often.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from kubemin import __version__, clock
+from kubemin.config import Settings
+from kubemin.coordinator.http import Answer
+from kubemin.coordinator.metering import Meter
+from kubemin.errors import KubeminError
+from kubemin.scoreboard import CoordinatorRecord, Header, Scoreboard, SlotState, boottime
+from kubemin.store.base import QueueView, Reader
+from kubemin.telemetry.metrics import CONTENT_TYPE, Value, Values, expose
+
+FRESH_SECONDS = 1.0  # a rendered scrape is good for
+SILENT_SECONDS = 15.0  # without a sign of life the coordinator's loop hangs
+_NONE: tuple[str, ...] = ()
+_STORE_FILES = ("kubemin.db", "kubemin.db-wal")
+
+
+class Exposition:
+    """`open_reader` is called once, in the thread that serves."""
+
+    def __init__(self, settings: Settings, board: Scoreboard, meter: Meter, open_reader: Callable[[], Reader]) -> None:
+        self._settings = settings
+        self._board = board
+        self._meter = meter
+        self._open_reader = open_reader
+        self._reader: Reader | None = None
+        self._text = b""
+        self._rendered = -FRESH_SECONDS
+
+    def answer(self, path: str) -> Answer:
+        if path == "/metrics":
+            return Answer(200, self._metrics(), CONTENT_TYPE)
+        if path in ("/healthz", "/readyz"):
+            problems = list(self._unhealthy() if path == "/healthz" else self._unready())
+            return Answer(503 if problems else 200, "".join(f"{line}\n" for line in problems or ["ok"]).encode())
+        if path == "/":
+            return Answer(200, b"/metrics\n/healthz\n/readyz\n")
+        return Answer(404, b"there are /metrics, /healthz and /readyz\n")
+
+    # --- health -------------------------------------------------------------------------------------------------------
+
+    def _unhealthy(self) -> Iterator[str]:
+        """Why it should be restarted."""
+        record = self._record()
+        silent = boottime() - record.tick
+        if silent > SILENT_SECONDS:
+            yield f"the coordinator has shown no sign of life for {silent:.0f} s"
+        if not _alive(self._header().supervisor_pid):
+            yield "the supervisor is gone"
+
+    def _unready(self) -> Iterator[str]:
+        """Why no work should be sent here."""
+        header, record = self._header(), self._record()
+        yield from self._unhealthy()
+        if header.stopping:
+            yield "the daemon is stopping"
+        elif not header.ready:
+            yield "the daemon is starting"
+        if header.drained:
+            yield "the node is drained"
+        if not record.ready:
+            yield "the coordinator is starting"
+        if record.error:
+            yield record.error
+
+    def _header(self) -> Header:
+        return self._board.read_header() or Header()
+
+    def _record(self) -> CoordinatorRecord:
+        return self._board.read_coordinator() or CoordinatorRecord()
+
+    # --- metrics ------------------------------------------------------------------------------------------------------
+
+    def _metrics(self) -> bytes:
+        now = clock.monotonic()
+        if now >= self._rendered + FRESH_SECONDS:
+            self._text = expose({**self._meter.values(), **self._node(), **self._workers(), **self._store()})
+            self._rendered = now
+        return self._text
+
+    def _node(self) -> Values:
+        header, record = self._header(), self._record()
+        started = time.time() - (boottime() - header.started)
+        ready = not any(self._unready())
+        return {
+            "kubemin_build_info": {(__version__, header.node, record.mode): 1},
+            "kubemin_start_time_seconds": {_NONE: round(started, 3)},
+            "kubemin_ready": {_NONE: int(ready)},
+            "kubemin_drained": {_NONE: int(header.drained)},
+            "kubemin_leader": {_NONE: int(record.leader == header.node)},
+            "kubemin_leader_term": {_NONE: 0},
+            "kubemin_coordinator_restarts_total": {_NONE: header.coordinator_restarts},
+            "kubemin_reloads_total": {("ok",): header.reloads, ("failed",): header.reloads_failed},
+        }
+
+    def _workers(self) -> Values:
+        header = self._header()
+        states: Counter[str] = Counter({state.value: 0 for state in SlotState})
+        for slot in range(self._board.slots):
+            record = self._board.read_slot(slot)
+            if record is not None and (slot < header.max_workers or record.state is not SlotState.DEAD):
+                states[record.state.value] += 1
+        return {
+            "kubemin_workers": {(state,): count for state, count in states.items()},
+            "kubemin_workers_wanted": {_NONE: header.max_workers},
+            "kubemin_worker_ends_total": {_NONE: header.worker_ends},
+            "kubemin_worker_deaths_total": {_NONE: header.worker_deaths},
+        }
+
+    def _store(self) -> Values:
+        length: dict[tuple[str, ...], Value] = {(queue,): 0 for queue in self._settings.queues}
+        oldest, paused = dict(length), dict(length)
+        for view in self._queues():
+            length[view.name,] = view.length
+            oldest[view.name,] = view.oldest_seconds or 0.0
+            paused[view.name,] = int(view.paused)
+        return {
+            "kubemin_queue_length": length,
+            "kubemin_queue_oldest_seconds": oldest,
+            "kubemin_queue_paused": paused,
+            "kubemin_store_up": {_NONE: int(not self._record().error)},
+            "kubemin_store_bytes": {_NONE: sum(map(self._size, _STORE_FILES))},
+        }
+
+    def _queues(self) -> list[QueueView]:
+        """A store that cannot be read now has no figures; that it is so is told by another."""
+        try:
+            if self._reader is None:
+                self._reader = self._open_reader()
+            return self._reader.queues()
+        except KubeminError:
+            return []
+
+    def _size(self, name: str) -> int:
+        try:
+            return os.stat(os.path.join(self._settings.state_dir, name)).st_size
+        except OSError:
+            return 0
+
+
+def _alive(pid: int) -> bool:
+    return os.getppid() == pid
