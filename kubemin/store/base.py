@@ -33,7 +33,7 @@ from kubemin.model.records import Accepted, Claim, Definition, Outcome, Owner, R
 from kubemin.model.states import Cause, RunState, TaskState
 
 SLICE = 1000  # records one call may touch
-WINDOW = 64  # tasks of one run that stand in a queue at once; the others wait in the run (engine rule 10)
+WINDOW = 64  # tasks of one run that stand in one queue at once; the others wait in the run (engine rule 10)
 CRASH_LIMIT = 3  # a started task whose worker was killed from outside this often is quarantined (promise P4)
 LOSS_LIMIT = 10  # the same for lost nodes and supervisors; also drains that cost no attempt
 
@@ -46,7 +46,7 @@ class Verdict(StrEnum):
     FENCED = "fenced"  # the task is no longer this owner's: refused, to be logged
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """A transition worth telling: logged and used to wake waiters, after the commit.
 
     `step` is empty for the run itself. `event` is a short word: started, finished, requeued, retrying, skipped,

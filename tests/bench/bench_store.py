@@ -115,15 +115,14 @@ def chains(store: SqliteStore, timer: Timer, runs: int, batch: int) -> None:
     store.publish([Definition("c" * 64, Graph("chain", nodes))])
     for some in slices([Submission(run, workflow="chain") for run in run_ids(runs)], batch):
         timer.add("chain step", 0, store.submit, some)
-    done = 0
-    while done < runs * STEPS:
-        with store.group():
-            claims = timer.add("chain step", 0, store.claim, OWNER, ["chain"], batch)
-            reports = outcomes(claims)
+    done, claims = 0, []
+    while done < runs * STEPS:  # as the coordinator does it: what came in and what goes out in one transaction
+        reports = outcomes(claims)
         with store.group():
             timer.add("chain step", 0, store.finish, OWNER, reports)
-            timer.add("chain step", 0, store.next_due)
-        done += len(claims)
+            claims = timer.add("chain step", 0, store.claim, OWNER, ["chain"], batch)
+            timer.add("chain step", 0, store.next_due)  # writes what is only in memory yet
+        done += len(reports)
         store.changes()
     timer.count["chain step"] = runs * STEPS
 

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from driving import BOB, accept, complete_all, finish, of, outcome, single, start, take
+from driving import ALICE, BOB, accept, complete_all, finish, of, outcome, single, start, take
 from engines import CHECKS, Sqlite
 from graphs import node, workflow
 
 from kubemin.errors import Refused, StoreUnavailable
+from kubemin.model.graph import Concurrency, Retry
 from kubemin.model.records import Owner
-from kubemin.model.states import RunState
+from kubemin.model.states import RunState, TaskState
 from kubemin.store.sqlite import SqliteReader, SqliteStore, database
 
 CHAIN = workflow("chain", node("a"), node("b", 0))
@@ -188,6 +189,68 @@ def test_a_damaged_page_is_fatal_and_says_what_to_do(local: Sqlite) -> None:
     assert caught.value.fatal
     os.unlink(local.path)
     local.reopen()
+
+
+# --- records that cannot be read ---
+
+BREAK = {
+    "graph": "UPDATE definitions SET graph = x'7b22ff' WHERE name = 'broken'",
+    "definition": "DELETE FROM definitions WHERE name = 'broken'",
+    "params": "UPDATE payloads SET body = x'7b22ff'",
+}
+
+
+@pytest.mark.parametrize("what", sorted(BREAK))
+@pytest.mark.parametrize("when", ["ready", "running", "lost", "late", "cancelled", "retried"])
+def test_a_broken_run_fails_alone(local: Sqlite, what: str, when: str) -> None:
+    retry = Retry(1)
+    work = {"run": ["${{ params.p }}"]}
+    nodes = (
+        node("a", work=work),
+        node("b", work=work, retry=retry),
+        node("c", 0, 1),
+        node("f", 0, items="${{ params.p }}"),
+    )
+    definition = workflow("broken", *nodes, params={"p": {"default": [1]}}, timeout=60.0, concurrency=Concurrency("k"))
+    broken, waits, good = start(local.store, definition), start(local.store, definition), start(local.store, CHAIN)
+    local.store.cancel(waits)
+    claims = [] if when == "ready" else take(local.store)
+    if when == "late":
+        finish(local.store, *(outcome(claim, TaskState.FAILED) for claim in claims if claim.step == "b"))
+        local.clock.forward(100)
+    local.store._session.db.execute(BREAK[what])
+    local.reopen()
+    assert len(local.store.running()) == len(claims) - (when == "late")
+    if when == "running":
+        local.store.finish(ALICE, [outcome(claim) for claim in claims])
+    elif when == "lost":
+        local.store.lose(ALICE, None)
+    elif when == "late":
+        local.store.promote()
+        local.store.expire()
+    elif when == "cancelled":
+        local.store.cancel(broken)
+    elif when == "retried":
+        local.store.recover([], {})
+    while todo := take(local.store, owner=BOB):
+        local.store.finish(BOB, [outcome(claim) for claim in todo])
+    local.store.finish(ALICE, [outcome(claim) for claim in claims])
+    while local.store.advance():
+        pass
+    while todo := take(local.store, owner=BOB):
+        local.store.finish(BOB, [outcome(claim) for claim in todo])
+    assert local.store.states([good]) == {good: RunState.COMPLETED}
+    view = local.store.run(broken)
+    stopped = what == "params" and when in ("late", "cancelled")
+    assert view.status in ((RunState.FAILED, RunState.TIMEOUT, RunState.CANCELLED) if stopped else (RunState.FAILED,))
+    assert stopped or view.cause in ("corrupt", "reference"), view
+    assert local.store.stops() == [] and local.store.running() == []
+    local.store.obstacles(broken)
+    local.store.outputs([broken])
+    local.check()
+    if what != "params":
+        with pytest.raises(Refused):
+            local.store.retry(broken)
 
 
 # --- backups ---

@@ -14,9 +14,9 @@ from kubemin.store.base import Change
 from kubemin.store.sqlite.graphs import GATE, SOFT, Plan
 from kubemin.store.sqlite.ripples import BUILD, BUILDING, BUILT, REBUILD, RELEASE, RELEASED, RERELEASE, STOP, TRASH
 from kubemin.store.sqlite.rows import (
+    CANCELLED,
     FRESH,
     KEPT,
-    NUMBERS,
     QUEUED,
     SETTLED,
     STATES,
@@ -154,6 +154,7 @@ class Building:
 
     def stop_run(self, run: RunRow, cause: Cause) -> None:
         """Cancel, replace or time out: what is not `always` starts no more, what runs has to be stopped."""
+        self.s.plan(run)  # raises before anything is changed
         run.stop, run.deadline, run.due = cause.value, None, None
         if not run.holds:
             run.ckey = None
@@ -175,7 +176,7 @@ class Building:
             task = self.s.task(run_id, number)
             stopped = self.settler.stopped(run, task)
             if stopped is not None and task.state in (WAITING, QUEUED):
-                self.settler.end(run, task, NUMBERS["cancelled"], stopped.value)
+                self.settler.end(run, task, CANCELLED, stopped.value)
         if upto < run.next:
             self.settler.push(STOP, run_id, 0, upto)
 

@@ -8,15 +8,16 @@ from kubemin.model.states import Cause
 from kubemin.store.base import Change, Stop
 from kubemin.store.sqlite.inputs import Inputs, decode
 from kubemin.store.sqlite.intake import Intake, concurrency_key
+from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.ripples import BUILDING, REBUILD
 from kubemin.store.sqlite.rows import (
     CANCELLED,
     COMPLETED,
+    NAMES,
     ROUND,
     RUN_STATES,
     RUNNING,
     SOLO,
-    STATES,
     STOPPING,
     WAITING,
     RunRow,
@@ -54,12 +55,15 @@ class Control:
         if found.ended:
             if found.state == CANCELLED:
                 return False
-            raise Refused(f"run {run} has ended: {STATES[found.state].value}")
+            raise Refused(f"run {run} has ended: {NAMES[found.state]}")
         if isinstance(found, TaskRow):
             return self._cancel_solo(found, cause)
         if found.stop is not None:
             return False
-        self.settler.building.stop_run(found, cause)
+        try:
+            self.settler.building.stop_run(found, cause)
+        except CorruptRun as corrupt:
+            self.settler.put_aside(corrupt)
         self.settler.settle()
         return True
 
@@ -109,7 +113,10 @@ class Control:
         return flags // ROUND + 1
 
     def _retry_run(self, run: RunRow, step: str | None) -> int:
-        plan = self.s.plan(run)
+        try:
+            plan = self.s.plan(run)
+        except CorruptRun as corrupt:
+            raise Refused(f"{corrupt}; submit it again") from corrupt
         if step is not None and step not in plan.by_step:
             raise NotFound(f"run {run.id} has no step {step}; a forEach step is run again as a whole")
         rule = plan.graph.concurrency

@@ -9,7 +9,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 
 from kubemin.errors import StoreUnavailable
@@ -21,6 +20,7 @@ BUSY_SECONDS = (
 CACHE_KIB = 16 * 1024
 CHECKPOINT_PAGES = 4000  # 16 MiB of log: fewer fsyncs of the main file than the default 1000, bounded recovery
 
+_FOLDER = Path(__file__).parent
 _WRITER_PRAGMAS = (
     f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}",
     "PRAGMA journal_mode = WAL",
@@ -35,14 +35,12 @@ _WRITER_PRAGMAS = (
 
 def migrations() -> list[tuple[int, str]]:
     """(version, SQL) in order, from the files `NNNN_name.sql` beside this module."""
-    folder = resources.files(__package__)
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit() and entry.name.endswith(".sql"))
-    return [(int(name[:4]), (folder / name).read_text("utf-8")) for name in names]
+    return [(int(path.name[:4]), path.read_text("utf-8")) for path in sorted(_FOLDER.glob("[0-9]*.sql"))]
 
 
 def queries() -> dict[str, str]:
     """Named SQL of `queries.sql`: `-- name: WORD` starts a query."""
-    text = (resources.files(__package__) / "queries.sql").read_text("utf-8")
+    text = (_FOLDER / "queries.sql").read_text("utf-8")
     found = {}
     for block in text.split("-- name: ")[1:]:
         name, _, sql = block.partition("\n")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from kubemin.clock import SECOND, Micros
+from kubemin.model.graph import Schedule
 from kubemin.model.records import Definition, Rejection, Submission
 from kubemin.model.states import Cause
 from kubemin.store.base import Change, Retention
 from kubemin.store.sqlite.graphs import decode_graph
 from kubemin.store.sqlite.intake import Intake
+from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.ripples import TRASH
-from kubemin.store.sqlite.rows import CANCELLED, SOLO, encode
+from kubemin.store.sqlite.rows import CANCELLED, SOLO, WAITING, TaskRow, encode
 from kubemin.store.sqlite.session import Session
 from kubemin.store.sqlite.settle import Settler
 
@@ -33,31 +37,45 @@ class Duties:
         self.s.flush()
         tasks = self.s.all("due_tasks", (self.s.now, limit))
         for key in tasks:
-            task = self.s.task(*key)
-            run = None if task.flags & SOLO else self.s.run(task.run)
-            stopped = self.settler.stopped(run, task)
-            if stopped is None:
-                self.settler.enqueue(run, task)
-            else:
-                self.settler.end(run, task, CANCELLED, stopped.value)
+            try:
+                self._task_due(self.s.task(*key))
+            except CorruptRun as corrupt:
+                self.settler.put_aside(corrupt)
         runs = self.s.all("due_runs", (self.s.now, limit - len(tasks))) if len(tasks) < limit else []
         for (run_id,) in runs:
-            self._run_due(run_id)
+            try:
+                self._run_due(run_id)
+            except CorruptRun as corrupt:
+                self.settler.put_aside(corrupt)
         self.settler.settle()
         return len(tasks) + len(runs)
 
+    def _task_due(self, task: TaskRow) -> None:
+        if task.state != WAITING:
+            return  # its run was put aside a moment ago
+        run = None if task.flags & SOLO else self.s.run(task.run)
+        stopped = self.settler.stopped(run, task)
+        if stopped is None:
+            self.settler.enqueue(run, task)
+        else:
+            self.settler.end(run, task, CANCELLED, stopped.value)
+
     def _run_due(self, run_id: str) -> None:
         run = self.s.run(run_id)
+        rule = self.s.plan(run).graph.concurrency
         run.due = None
         self.s.touch_run(run)
-        self.intake.acquire(run, self.s.plan(run).graph.concurrency)
+        self.intake.acquire(run, rule)
         self.settler.building.release_if_ready(run)
 
     def expire(self, limit: int) -> int:
         self.s.flush()
         late = self.s.all("late_runs", (self.s.now, limit))
         for (run_id,) in late:
-            self.settler.building.stop_run(self.s.run(run_id), Cause.RUN_TIMEOUT)
+            try:
+                self.settler.building.stop_run(self.s.run(run_id), Cause.RUN_TIMEOUT)
+            except CorruptRun as corrupt:
+                self.settler.put_aside(corrupt)
         self.settler.settle()
         return len(late)
 
@@ -112,7 +130,7 @@ class Duties:
             if old is not None and old[1] == each.hash:
                 continue
             told["added" if old is None else "changed"].append(name)
-            same_schedule = old is not None and decode_graph(old[4]).schedule == each.graph.schedule
+            same_schedule = old is not None and _schedule(old[4]) == each.graph.schedule
             mark = old[3] if old is not None and same_schedule else self.s.now
             self.s.write("put_workflow", (name, each.hash, self.s.now, mark))
         for name in known:
@@ -134,7 +152,10 @@ class Duties:
     def schedule_marks(self) -> dict[str, tuple[Definition, Micros]]:
         marks = {}
         for name, digest, _, mark, graph, source in self.s.all("workflows"):
-            definition = Definition(digest, decode_graph(graph), source)
+            try:
+                definition = Definition(digest, decode_graph(graph), source)
+            except msgspec.DecodeError:
+                continue
             if definition.graph.schedule is not None:
                 marks[name] = (definition, mark)
         return marks
@@ -170,3 +191,11 @@ class Duties:
         self.s.write("prune_sealed", (now - max(minimum, KEPT_FOR_REPEATS),))
         self.s.write("prune_unsealed", (now - max(minimum, KEPT_FOR_REPEATS),))
         self.s.forget_owners(now - max(round(retention.days * DAY), KEPT_FOR_REPEATS))
+
+
+def _schedule(graph: bytes) -> Schedule | None:
+    """None also for a graph that cannot be read: what replaces it starts from now."""
+    try:
+        return decode_graph(graph).schedule
+    except msgspec.DecodeError:
+        return None

@@ -13,6 +13,7 @@ from kubemin.model.states import Cause
 from kubemin.store.sqlite.graphs import Plan
 from kubemin.store.sqlite.ripples import FAN
 from kubemin.store.sqlite.rows import (
+    CAUSES,
     COMPLETED,
     FAILED,
     FRESH,
@@ -83,7 +84,7 @@ class Fans:
         if task.open == 0:
             task.flags &= ~FRESH
             end = rules.join_state(node.when, task.flags, run.stopped)
-            self.settler.end(run, task, NUMBERS[end.state.value], end.cause and end.cause.value)
+            self.settler.end(run, task, NUMBERS[end.state], CAUSES[end.cause])
 
     def _has_place(self, run: RunRow, task: TaskRow) -> bool:
         """One child is always on its way; more only while they do not have to wait in the run."""

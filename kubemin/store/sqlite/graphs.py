@@ -8,7 +8,6 @@ from functools import cached_property
 
 import msgspec
 
-from kubemin.errors import StoreUnavailable
 from kubemin.model.graph import Graph, Node
 from kubemin.model.references import has_reference
 from kubemin.model.states import Kind
@@ -82,6 +81,7 @@ class Plans:
         self._size = 0
 
     def find(self, digest: str) -> Plan | None:
+        """None: unknown. Raises msgspec.DecodeError when it cannot be read."""
         plan = self._plans.get(digest)
         if plan is not None:
             self._plans.move_to_end(digest)
@@ -89,16 +89,11 @@ class Plans:
         body = self._load(digest)
         if body is None:
             return None
-        try:
-            return self._keep(Plan(digest, decode_graph(body)))
-        except msgspec.DecodeError as error:
-            raise StoreUnavailable(f"definition {digest[:12]} cannot be read: {error}", code="corrupt") from error
+        return self._keep(Plan(digest, decode_graph(body)))
 
-    def get(self, digest: str) -> Plan:
-        plan = self.find(digest)
-        if plan is None:
-            raise StoreUnavailable(f"definition {digest[:12]} is missing from the database", fatal=True)
-        return plan
+    def clear(self) -> None:
+        self._plans.clear()
+        self._size = 0
 
     def drop(self, digest: str) -> None:
         plan = self._plans.pop(digest, None)

@@ -10,10 +10,13 @@ import msgspec
 from kubemin.clock import rfc3339
 from kubemin.model.references import render
 from kubemin.store.sqlite.graphs import Plan
+from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.rows import COMPLETED, RunRow, TaskRow, encode, label_of
 from kubemin.store.sqlite.session import Session
 
-CACHED = 64  # parameters and item lists of runs in progress
+CACHED = 64  # of the runs in progress: so many parameters and item lists at most, and no more than
+CACHED_BYTES = 4 * 1024 * 1024  # of parameters
+CACHED_ITEMS = 200_000  # items; the last one used is kept whatever its size
 
 decode: Any = msgspec.json.decode
 
@@ -34,7 +37,11 @@ class Inputs:
         if found is None:
             row = self.s.one("payload", (run,))
             found = row[0] if row else b"{}"
-            _remember(self._params, run, found)
+            try:
+                decode(found)
+            except msgspec.DecodeError as error:
+                raise CorruptRun(run, f"its parameters cannot be read: {error}") from error
+            _remember(self._params, run, found, CACHED_BYTES)
         return found
 
     def spec(self, run: str, spec: bytes) -> bytes:
@@ -85,7 +92,7 @@ class Inputs:
         found = self._items.get(key)
         if found is None:
             found = self._resolve_items(run, plan, task)
-            _remember(self._items, key, found)
+            _remember(self._items, key, found, CACHED_ITEMS)
         return found
 
     def _resolve_items(self, run: RunRow, plan: Plan, task: TaskRow) -> list[Any]:
@@ -108,7 +115,8 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _remember(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+def _remember(cache: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
     cache[key] = value
-    if len(cache) > CACHED:
-        cache.popitem(last=False)
+    size = sum(map(len, cache.values()))
+    while len(cache) > 1 and (len(cache) > CACHED or size > most):
+        size -= len(cache.popitem(last=False)[1])

@@ -15,6 +15,7 @@ from kubemin.model.records import Accepted, Rejection, Submission
 from kubemin.model.references import as_text, render
 from kubemin.model.states import Cause
 from kubemin.store.sqlite.graphs import Plan
+from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.ripples import BUILD, BUILDING
 from kubemin.store.sqlite.rows import QUEUED, WAITING, Extra, RunRow, decode_extra, encode
 from kubemin.store.sqlite.session import Session
@@ -154,7 +155,10 @@ class Intake:
                     f"there is no workflow {submission.workflow!r}; `kubeminctl workflows` lists the published ones"
                 )
             digest = published[0]
-        plan = self.s.plans.find(digest)
+        try:
+            plan = self.s.plans.find(digest)
+        except msgspec.DecodeError as error:
+            raise Invalid(f"definition {digest[:12]} cannot be read any more ({error}); publish it again") from error
         if plan is None:
             raise _missing(
                 f"definition {digest[:12]} of workflow {submission.workflow!r} is not known here; send it along"
@@ -192,7 +196,13 @@ class Intake:
             for (other,) in self.s.all("key_others", (run.ckey, run.id)):  # those that only wait first
                 row = self.s.run(other)
                 if row.stop is None and not row.ended:
-                    self.settler.building.stop_run(row, Cause.REPLACED)
+                    self._replace(row)
+
+    def _replace(self, run: RunRow) -> None:
+        try:
+            self.settler.building.stop_run(run, Cause.REPLACED)
+        except CorruptRun as corrupt:
+            self.settler.put_aside(corrupt)
 
     def _reject_held(self, ckey: str | None) -> None:
         self.s.flush()
@@ -295,11 +305,14 @@ class Intake:
         """Unpack the part that holds this run, if one does."""
         if not self.s.sealed:
             return False
-        for part in self.s.all("sealed_parts"):
-            if run.encode() in part[3]:
-                self._unpack_part(*part)
-                return True
-        return False
+        wanted = run.encode()
+        parts = self.s.db.execute(self.s.sql["sealed_parts"])  # one at a time: together they may be large
+        part = next((part for part in parts if wanted in part[3]), None)
+        parts.close()
+        if part is None:
+            return False
+        self._unpack_part(*part)
+        return True
 
     def _unpack_part(self, batch: str, part: int, count: int, body: bytes) -> int:
         self.submit(decode_submissions(body), patient=True)

@@ -291,6 +291,9 @@ DELETE FROM keys WHERE key = ? AND run = ?;
 -- name: nth_task
 SELECT idx FROM tasks WHERE run = ? AND idx >= ? ORDER BY idx LIMIT 1 OFFSET ?;
 
+-- name: end_all_tasks
+UPDATE tasks SET state = 6, cause = 'corrupt', due = NULL, finished = ? WHERE run = ? AND state < 3;
+
 -- name: delete_tasks
 DELETE FROM tasks WHERE run = ? AND idx < ?;
 

@@ -68,7 +68,7 @@ class Reads:
             if len(self._graphs) > 50:
                 self._graphs.clear()
             row = self._one("graph", (digest,))
-            graph = self._graphs[digest] = decode_graph(row[0]) if row else Graph("", ())
+            graph = self._graphs[digest] = _graph(row[0]) if row else UNREADABLE
         return graph
 
     def spec(self, run: str, spec: bytes | None) -> bytes:
@@ -101,7 +101,7 @@ class Reads:
         return view
 
     def _staged(self, run: str) -> RunView | None:
-        for _, _, _, body in self._all("sealed_parts"):
+        for _, _, _, body in self._db.execute(self._sql["sealed_parts"]):
             if run.encode() in body:
                 for each in decode_staged_whole(body):
                     if each.id == run:
@@ -155,7 +155,7 @@ class Reads:
 
     def _staged_states(self, ids: Sequence[str], states: dict[str, RunState]) -> None:
         missing = {run for run in ids if run not in states}
-        for _, _, _, body in self._all("sealed_parts"):
+        for _, _, _, body in self._db.execute(self._sql["sealed_parts"]):
             states.update({each.id: RunState.WAITING for each in decode_staged(body) if each.id in missing})
 
     def outputs(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -177,6 +177,8 @@ class Reads:
         for run, digest, idx, node, item, output, base, total in self._all("run_outputs", (_json_list(ids),)):
             if item is not None:
                 children.setdefault(run, []).append((idx, output))
+            elif self.graph(digest) is UNREADABLE:
+                continue
             elif base is not None:
                 fans.append((run, self.graph(digest).nodes[node].step, base, total))
             elif output is not None:
@@ -201,12 +203,24 @@ class Reads:
         return None if row is None or row[0] is None else max((clock.wall() - row[0]) / SECOND, 0.0)
 
     def workflows(self) -> list[WorkflowView]:
-        return [_workflow_view(*row[:5]) for row in self._all("workflows")]
+        return [_workflow_view(*row[:5]) for row in self._all("workflows") if _graph(row[4]) is not UNREADABLE]
 
     def definition(self, name_or_hash: str) -> Definition | None:
         published = self._one("published_hash", (name_or_hash,))
         row = self._one("definition", (published[0] if published else name_or_hash,))
-        return None if row is None else Definition(row[0], decode_graph(row[1]), row[2])
+        if row is None or _graph(row[1]) is UNREADABLE:
+            return None
+        return Definition(row[0], _graph(row[1]), row[2])
+
+
+UNREADABLE = Graph("", ())  # stands for a definition that is broken or gone: its run is shown without tasks
+
+
+def _graph(body: bytes) -> Graph:
+    try:
+        return decode_graph(body)
+    except msgspec.DecodeError:
+        return UNREADABLE
 
 
 # --- views -----------------------------------------------------------------------------------------------------------
@@ -219,7 +233,7 @@ def _run_view(row: Any) -> RunView:
         workflow=workflow,
         status=RUN_STATES[state],
         cause=cause if state > COMPLETED else None,
-        params=decode(params) if params else {},
+        params=_params(params) if params else {},
         key=key,
         round=turn,
         submitted_at=rfc3339(submitted),
@@ -228,6 +242,13 @@ def _run_view(row: Any) -> RunView:
         started_at=rfc3339(started),
         finished_at=rfc3339(finished),
     )
+
+
+def _params(body: bytes) -> dict[str, Any]:
+    try:
+        return dict(decode(body))
+    except msgspec.DecodeError:
+        return {}
 
 
 def _solo_state(state: int, token: int) -> RunState:

@@ -17,7 +17,9 @@ from kubemin.model.states import Cause, RunState, TaskState
 
 STATES: tuple[TaskState, ...] = tuple(TaskState)  # by number
 WAITING, QUEUED, RUNNING, COMPLETED, FAILED, TIMEOUT, CANCELLED, SKIPPED = range(8)
-NUMBERS: dict[str, int] = {state.value: number for number, state in enumerate(STATES)}
+NAMES: tuple[str, ...] = tuple(state.value for state in STATES)
+NUMBERS: dict[str, int] = {state.value: number for number, state in enumerate(STATES)}  # also by the enums' members
+CAUSES: dict[Cause | None, str | None] = {None: None, **{cause: cause.value for cause in Cause}}  # `.value` is slow
 RUN_STATES: dict[int, RunState] = {NUMBERS[state.value]: state for state in RunState}  # runs use the same numbers
 
 # Flags of a task; the low byte is what it heard from its needs (model/transitions.py).
@@ -124,6 +126,7 @@ class RunRow(msgspec.Struct, gc=False):
     key: str | None
     place: int
     dirty: int = 0  # 1: only what run_counters writes
+    plan: Any = None  # the graphs.Plan of its definition, once it was needed
 
     @property
     def ended(self) -> bool:

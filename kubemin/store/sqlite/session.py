@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from kubemin.clock import Micros, WallClock
 from kubemin.errors import Invalid, NotFound, Refused, StoreUnavailable
 from kubemin.model.records import Owner
-from kubemin.model.states import Cause
+from kubemin.model.states import Cause, When
 from kubemin.store.base import Change
 from kubemin.store.sqlite import rows
 from kubemin.store.sqlite.database import connect, queries, translate
 from kubemin.store.sqlite.graphs import Plan, Plans
+from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.rows import Held, RunRow, TaskRow
 
 CACHED_ROWS = 20_000  # task rows in memory between transactions
@@ -40,6 +43,7 @@ class Session:
         self.now = clock()
         self.changes: list[Change] = []
         self.on_rollback: Callable[[], None] = lambda: None
+        self._broken = False
         self._next = 0
         self._changes_before = 0
         self._forget()
@@ -53,8 +57,11 @@ class Session:
     # --- transactions ----------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        self.db.execute("BEGIN IMMEDIATE")
         self._mark = len(self.changes)
+        if self._broken:
+            self.db = connect(self.path)
+            self._broken = False
+        self.db.execute("BEGIN IMMEDIATE")
         self._changes_before = self.db.total_changes
         if not self.loaded:
             self._load()
@@ -62,6 +69,9 @@ class Session:
     def commit(self) -> None:
         self.flush()
         self.db.execute("COMMIT")
+        for run in self._ended_runs:
+            self.forget_run(run)
+        self._ended_runs.clear()
         if len(self.tasks) > CACHED_ROWS:
             self.tasks.clear()
             self.runs.clear()
@@ -78,16 +88,13 @@ class Session:
         try:
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
-        except sqlite3.Error:
-            self._reconnect()
-
-    def _reconnect(self) -> None:
-        """A connection that cannot even roll back is replaced; the file's log undoes the rest."""
-        self.db.close()
-        self.db = connect(self.path)
+        except sqlite3.Error:  # it is replaced at the next begin; the file's log undoes the rest
+            self.db.close()
+            self._broken = True
 
     def _forget(self) -> None:
         self.loaded = False
+        self.plans.clear()
         self.tasks: dict[TaskKey, TaskRow] = {}
         self.runs: dict[str, RunRow] = {}
         self.claims: dict[TaskKey, Held] = {}
@@ -103,6 +110,7 @@ class Session:
         self._new_runs: list[RunRow] = []
         self._changed_tasks: list[TaskRow] = []
         self._changed_runs: list[RunRow] = []
+        self._ended_runs: list[str] = []
         self._mark = 0
 
     def _load(self) -> None:
@@ -209,6 +217,10 @@ class Session:
         """Write what was changed in memory."""
         if self._new_runs or self._changed_runs:
             self._flush_runs()
+        self.flush_tasks()
+
+    def flush_tasks(self) -> None:
+        """For a query that looks at tasks only: runs change often, and are written once."""
         if self._new_tasks:
             self.write_many("insert_task", map(rows.task_insert, self._new_tasks))
             self._written(self._new_tasks)
@@ -244,12 +256,16 @@ class Session:
                 self.tasks.pop((task.run, task.idx), None)
         tasks.clear()
 
+    def run_ended(self, run: RunRow) -> None:
+        """Nobody will look at it soon."""
+        self._ended_runs.append(run.id)
+
     def forget_run(self, run: str) -> None:
-        """Drop a run's rows from memory: they are about to be deleted."""
-        self.flush()
-        self.runs.pop(run, None)
-        for key in [key for key in self.tasks if key[0] == run]:
-            del self.tasks[key]
+        """Drop a run's rows, all of them written, from memory."""
+        known = self.runs.pop(run, None)
+        if known is not None:
+            for idx in range(known.next):
+                self.tasks.pop((run, idx), None)
 
     # --- graphs ------------------------------------------------------------------------------------------------------
 
@@ -258,12 +274,23 @@ class Session:
         return None if row is None else row[0]
 
     def plan(self, run: RunRow) -> Plan:
-        return self.plans.get(run.definition)
+        plan: Plan | None = run.plan
+        if plan is None:
+            try:
+                plan = run.plan = self.plans.find(run.definition)
+            except msgspec.DecodeError as error:
+                raise CorruptRun(run.id, f"its definition cannot be read: {error}") from error
+            if plan is None:
+                raise CorruptRun(run.id, "its definition is missing")
+        return plan
 
     def always(self, run: str, idx: int) -> bool:
         """Whether a task is of a `when: always` step."""
         node = self.task(run, idx).node
-        return self.plan(self.run(run)).nodes[node].when == "always"
+        try:
+            return self.plan(self.run(run)).nodes[node].when is When.ALWAYS
+        except CorruptRun:
+            return False
 
     # --- numbers and owners ------------------------------------------------------------------------------------------
 

@@ -12,20 +12,24 @@ from collections.abc import Callable
 
 from kubemin.clock import SECOND
 from kubemin.model import transitions as rules
-from kubemin.model.states import Cause, Kind, TaskState, When
+from kubemin.model.states import Cause, Kind, When
 from kubemin.store.base import SLICE, WINDOW, Change
 from kubemin.store.sqlite.building import Building
 from kubemin.store.sqlite.fanout import Fans
 from kubemin.store.sqlite.graphs import GATE, SOFT, Plan
 from kubemin.store.sqlite.inputs import Inputs
+from kubemin.store.sqlite.quarantine import CorruptRun, put_aside
 from kubemin.store.sqlite.ripples import FAN, TELL
 from kubemin.store.sqlite.rows import (
     ALL,
+    CANCELLED,
+    CAUSES,
     COMPLETED,
     ENDED,
     FAILED,
     HEARD,
     KEPT,
+    NAMES,
     NUMBERS,
     PLACED,
     QUEUED,
@@ -72,13 +76,22 @@ class Settler:
         self.budget = self.slice if limit is None else limit
         while self._queue and self.budget > 0:
             kind, run, idx, pos = self._queue.popleft()
-            self._steps[kind](run, idx, pos)
+            try:
+                self._steps[kind](run, idx, pos)
+            except CorruptRun as corrupt:
+                self.put_aside(corrupt)
         if self._queue:
             self.s.write_many("insert_ripple", ((run, kind, idx, pos) for kind, run, idx, pos in self._queue))
             self.s.unfinished = True
             self._queue.clear()
         if self._short:
             self._refill()
+
+    def put_aside(self, corrupt: CorruptRun) -> None:
+        """Fail that run alone."""
+        self._queue = deque(item for item in self._queue if item[1] != corrupt.run)
+        self._short = {item for item in self._short if item[0] != corrupt.run}
+        put_aside(self, corrupt)
 
     def forget(self) -> None:
         """The transaction was undone."""
@@ -100,7 +113,7 @@ class Settler:
         plan = self.s.plan(run)
         node = plan.nodes[task.node]
         if run.cause is None and state in (FAILED, TIMEOUT) and rules.fails_run(node.kind, STATES[state]):
-            run.cause = cause or STATES[state].value
+            run.cause = cause or NAMES[state]
         if node.kind is not Kind.GATE:
             self.tell_task(_END_EVENTS.get(state, "finished"), run, plan, task, message)
         run.live -= 1
@@ -115,12 +128,16 @@ class Settler:
     def end_run(self, run: RunRow) -> None:
         self.s.touch_run(run)
         state, cause = rules.run_end(run.stopped, run.cause)
-        run.state, run.cause = NUMBERS[state.value], cause
+        run.state, run.cause = NUMBERS[state], cause
         run.finished, run.deadline, run.due = self.s.now, None, None
+        self.s.run_ended(run)
         seconds = (run.finished - (run.started or run.finished)) / SECOND
         self.s.changes.append(
             Change("finished", run.id, run.workflow, state=state.value, cause=cause or "", seconds=seconds)
         )
+        self.release_key(run)
+
+    def release_key(self, run: RunRow) -> None:
         key, held = run.ckey, run.holds
         run.ckey, run.holds = None, 0
         if key is not None and held:
@@ -170,7 +187,7 @@ class Settler:
         else:
             end = rules.decide(node.when, task.flags, run.stopped)
         if end is not None:
-            self.end(run, task, NUMBERS[end.state.value], end.cause and end.cause.value)
+            self.end(run, task, NUMBERS[end.state], CAUSES[end.cause])
         elif node.kind is Kind.GATE:
             self.end(run, task, COMPLETED, None)
         elif node.kind is Kind.FANOUT:
@@ -200,7 +217,7 @@ class Settler:
         task.due = None
         stopped = self.stopped(run, task)
         if stopped is not None:
-            self.end(run, task, NUMBERS["cancelled"], stopped.value)
+            self.end(run, task, CANCELLED, stopped.value)
             return
         task.state = QUEUED
         self.s.touch(task)
@@ -224,7 +241,7 @@ class Settler:
             room = min(self.window - run.listed.get(queue, 0), run.parked)
             if room <= 0:
                 continue
-            self.s.flush()
+            self.s.flush_tasks()
             found = self.s.all("parked", (run_id, queue, room))
             first = self.s.numbers(len(found))
             for seq, (idx,) in enumerate(found, first):
@@ -254,7 +271,7 @@ class Settler:
             event = "quarantined"
         self.s.changes.append(
             Change(
-                event, run.id, run.workflow, step_path(plan, task), f"{run.id}.{task.idx}", STATES[task.state].value,
+                event, run.id, run.workflow, step_path(plan, task), f"{run.id}.{task.idx}", NAMES[task.state],
                 task.cause or "", task.attempt, message, False, seconds,
             )
         )  # fmt: skip
@@ -279,4 +296,4 @@ def step_path(plan: Plan, task: TaskRow) -> str:
     return step if task.item is None else f"{step}[{task.item}]"
 
 
-_END_EVENTS: dict[int, str] = {SKIPPED: "skipped", NUMBERS[TaskState.CANCELLED.value]: "cancelled"}
+_END_EVENTS: dict[int, str] = {SKIPPED: "skipped", CANCELLED: "cancelled"}

@@ -34,7 +34,9 @@ from kubemin.store.sqlite.database import connect_reader, copy, queries, transla
 from kubemin.store.sqlite.duties import Duties
 from kubemin.store.sqlite.inputs import Inputs
 from kubemin.store.sqlite.intake import Intake
+from kubemin.store.sqlite.losses import Losses
 from kubemin.store.sqlite.obstacles import obstacles
+from kubemin.store.sqlite.outcomes import Outcomes
 from kubemin.store.sqlite.reading import Reads
 from kubemin.store.sqlite.session import Session
 from kubemin.store.sqlite.settle import Settler
@@ -127,6 +129,8 @@ class SqliteStore(_Reading):
         self._settler = Settler(self._session, self._inputs, slice_size=slice_size, window=window)
         self._intake = Intake(self._session, self._settler)
         self._claims = Claims(self._session, self._settler, self._inputs, task_timeout)
+        self._outcomes = Outcomes(self._session, self._settler, self._inputs)
+        self._losses = Losses(self._session, self._settler, self._outcomes)
         self._control = Control(self._session, self._settler, self._inputs, self._intake)
         self._duties = Duties(self._session, self._settler, self._intake)
         self._session.on_rollback = self._forget
@@ -195,16 +199,16 @@ class SqliteStore(_Reading):
         return self._call(self._claims.claim, owner, queues, limit)
 
     def finish(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
-        return self._call(self._claims.finish, owner, outcomes)
+        return self._call(self._outcomes.finish, owner, outcomes)
 
     def give_back(self, owner: Owner, claims: Sequence[tuple[str, int, int]]) -> int:
-        return self._call(self._claims.give_back, owner, claims)
+        return self._call(self._losses.give_back, owner, claims)
 
     def lose(self, owner: Owner, blame: Blame | None) -> list[tuple[str, int]]:
-        return self._call(self._claims.lose, owner, blame)
+        return self._call(self._losses.lose, owner, blame)
 
     def recover(self, live: Sequence[Owner], started: dict[tuple[str, int], int]) -> int:
-        return self._call(self._claims.recover, live, started)
+        return self._call(self._losses.recover, live, started)
 
     def running(self) -> list[tuple[Owner, str, int, int]]:
         return self._call(self._control.running)
