@@ -34,6 +34,8 @@ class Engine:
 
     store: Store
     clock: Clock
+    transactional = True  # `group()` is one commit; else each call is
+    drops_in_pieces = True  # what is pruned of a large run
 
     def reopen(self) -> Store:
         raise NotImplementedError
@@ -153,3 +155,11 @@ CHECKS = {
 
 ENGINES: dict[str, Callable[[Path], Engine]] = {"sqlite": Sqlite}
 SMALL_ENGINES: dict[str, Callable[[Path], Engine]] = {"sqlite": lambda folder: Sqlite(folder, slice_size=3, window=2)}
+
+from redis_engine import Redis, Valkey  # noqa: E402  (it needs what is above)
+
+ENGINES |= {"redis": Redis, "valkey": Valkey}
+SMALL_ENGINES |= {
+    "redis": lambda folder: Redis(folder, slice_size=3, window=2),
+    "valkey": lambda folder: Valkey(folder, slice_size=3, window=2),
+}

@@ -261,6 +261,8 @@ def test_a_refusal_inside_a_group_leaves_the_others(engine: Engine) -> None:
 
 
 def test_a_group_that_fails_is_undone_as_a_whole(engine: Engine) -> None:
+    if not engine.transactional:
+        pytest.skip("each call is a commit of its own")
     engine.store.define([PAIR])
     kept = accept(engine.store, of(PAIR))[0]
     engine.store.changes()

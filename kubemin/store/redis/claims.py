@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from kubemin import clock
+from kubemin.clock import SECOND, Micros
 from kubemin.errors import StoreUnavailable
 from kubemin.model.ids import split_task
 from kubemin.model.records import Claim, Outcome, Owner
@@ -35,10 +36,12 @@ from kubemin.store.redis.session import Session
 LOCK_TTL = 15.0  # seconds; the setting `lock.ttl`
 TAIL_BYTES = 4096  # of each stream of a task that completed; four times as much of one that failed
 OUTPUT_BYTES = 256 << 20  # of all tails: `retention.outputBytes`
+FORGET_LABELS = 1000  # of claims whose end nobody told
 RETIRED_FOR = 86_400  # seconds that a dead worker's late requests are still known
 
 _ENDS = TASK_TERMINAL - {TaskState.SKIPPED}  # what a worker may report
-_VERDICTS = {65: Verdict.ACCEPTED, 68: Verdict.DUPLICATE, 70: Verdict.FENCED}  # A, D, F
+_VERDICTS = {65: Verdict.ACCEPTED, 67: Verdict.ACCEPTED, 68: Verdict.DUPLICATE, 70: Verdict.FENCED}  # A, C, D, F
+_COMPLETED = 67
 
 Entry = tuple[str, int]  # a popped entry `TASK@SEQ`, and which of the queues it came from (from 1)
 
@@ -52,9 +55,11 @@ class Retired(StoreUnavailable):
 class _Life:
     """One life of one worker, as requests name it. `unanswered`: sent and without a reply: sent again as it is."""
 
-    __slots__ = ("key", "lock", "name", "number", "place", "sure", "unanswered")
+    __slots__ = ("claimed", "key", "lock", "name", "number", "owner", "place", "sure", "unanswered")
 
     def __init__(self, owner: Owner, node: str) -> None:
+        self.owner = owner
+        self.claimed: dict[str, tuple[str, Micros]] = {}  # single tasks: label and time of the claim
         self.name = slot_name(owner)
         self.key = keys.slot(self.name)
         self.lock = lock_value(owner, node)
@@ -142,18 +147,31 @@ class Claims:
             status = reply[0]
         life.sure, life.unanswered = True, None
         if status == b"RETIRED":
-            if request["out"] or request["limit"] == 0:
-                return [Verdict.FENCED] * len(request["out"]), []
-            return [], []
+            refused = [Verdict.FENCED] * len(request["out"])
+            self._tell_fenced(request["out"], refused)
+            return refused, []
         if status == b"STALE":
             raise StoreUnavailable("a later request of this worker was answered before", code="stale")
         _, verdicts, told, left, fans, events = reply
         if left or fans or events:
             self.s.take(left, fans, events)
+            if left:
+                self.s.follow_up()
         judged = [_VERDICTS[letter] for letter in verdicts]
+        if _COMPLETED in verdicts:
+            self._tell_completed(life, request["out"], verdicts)
         if Verdict.FENCED in judged:
             self._tell_fenced(request["out"], judged)
-        return judged, self._claims(told, request["out"])
+        return judged, self._claims(life, told)
+
+    def _tell_completed(self, life: _Life, outcomes: Sequence[Any], verdicts: bytes) -> None:
+        """Single tasks that completed: the script does not spend time on telling it."""
+        now = self.s.now()
+        for out, verdict in zip(outcomes, verdicts, strict=True):
+            if verdict == _COMPLETED:
+                label, claimed = life.claimed.pop(out[0], ("", now))
+                seconds = (now - (out[10] or claimed)) / SECOND
+                self.s.changes.append(Change("finished", out[0], label, "", "", "completed", "", 1, "", True, seconds))
 
     def _tell_fenced(self, outcomes: Sequence[Any], verdicts: Sequence[Verdict]) -> None:
         for out, verdict in zip(outcomes, verdicts, strict=True):
@@ -163,22 +181,37 @@ class Claims:
 
     # --- claims ------------------------------------------------------------------------------------------------------
 
-    def _claims(self, told: Sequence[Any], _: Any) -> list[Claim]:
-        return [self._solo(*each) if each[4] == b"s" else self._step(*each) for each in told]
+    def _claims(self, life: _Life, told: Sequence[Any]) -> list[Claim]:
+        claims: list[Claim] = []
+        spoilt: list[Outcome] = []
+        if len(life.claimed) > FORGET_LABELS:
+            life.claimed.clear()
+        for each in told:
+            try:
+                if each[4] == b"s":
+                    claim = self._solo(*each)
+                    life.claimed[claim.run] = claim.workflow, self.s.now()
+                else:
+                    claim = self._step(*each)
+                claims.append(claim)
+            except msgspec.DecodeError as error:
+                message = f"its record cannot be read: {error}"
+                spoilt.append(
+                    Outcome(each[0].decode(), each[1], int(each[2]), TaskState.FAILED, Cause.CORRUPT, message)
+                )
+        if spoilt:
+            self.finish_and_claim(life.owner, spoilt, (), 0)
+        return claims
 
     def _solo(
         self, run: bytes, idx: int, token: bytes, attempt: int, kind: bytes, work: bytes | None, extra: bytes | None
     ) -> Claim:
         timeout = self.task_timeout
-        work = work or b"{}"
-        if extra is None:
-            label = _plain_label(work)
-        else:
-            label = label_of(work, extra)
-            try:
-                timeout = decode_extra(extra).timeout or timeout
-            except msgspec.DecodeError:
-                work = b"{}"
+        work = work or b""
+        label = decode_label(work).python or label_of(work)
+        if extra is not None:
+            more = decode_extra(extra)
+            label, timeout = more.label or label, timeout if more.timeout is None else more.timeout
         return Claim(
             run.decode(), 0, label, label, int(token), attempt, timeout, msgspec.Raw(work), None, "", True
         )
@@ -283,10 +316,3 @@ def _told(outcome: Outcome) -> tuple[Any, ...]:
         False if output is None else str(output, "utf-8"), outcome.stdout, outcome.stderr, outcome.started,
     )  # fmt: skip
 
-
-def _plain_label(work: bytes) -> str:
-    try:
-        found = decode_label(work)
-    except msgspec.DecodeError:
-        return "?"
-    return found.python or label_of(work)

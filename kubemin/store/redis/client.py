@@ -218,8 +218,7 @@ class Client:
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
             "socket_read_size": READ_SIZE,
-            "lib_name": None,
-            "lib_version": None,
+            "driver_info": None,
         }
         if not sentinel:
             options |= {"db": 0 if address.kind == "cluster" else address.db, "client_name": self.name}

@@ -50,7 +50,7 @@ class Duties:
         while left > 0:
             step = min(left, self.s.slice)
             self.s.left = False
-            rest = int(self.s.engine("advance", (keys.RIPPLES,), limit=step))
+            rest = int(self.s.engine("advance", (keys.RIPPLES,), follow=False, limit=step))
             left -= max(step - rest, 1)
             if not self.s.left:
                 break
@@ -146,8 +146,8 @@ class Duties:
     def _prune_definitions(self, retention: Retention) -> None:
         """Those that no run, no published workflow and no waiting batch names, and nobody sent lately."""
         before = self.s.now() - round(max(retention.minimum, 0) * SECOND)
-        old = self.s.client.execute("ZRANGEBYSCORE", keys.DEFINITIONS, "-inf", before, "LIMIT", 0, 20)
+        old = self.s.client.execute("ZRANGEBYSCORE", keys.DEFINITIONS, "-inf", f"({before}", "LIMIT", 0, 20)
         if not old or self.s.client.execute("EXISTS", keys.SEALING, keys.BATCHES):
             return
         touched = (keys.DEFINITIONS, keys.REFERENCES, keys.WORKFLOWS)
-        self.s.client.run("prune_definitions", touched, keys.PREFIX, pack({"hashes": old, "before": before}))
+        self.s.client.run("prune_definitions", touched, keys.PREFIX, pack({"hashes": [each.decode() for each in old], "before": before}))

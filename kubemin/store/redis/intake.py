@@ -103,6 +103,7 @@ class Intake:
         reply = self.s.engine(
             "submit_run",
             (keys.run(run), keys.graph(plan.hash), keys.RUNS, keys.KEYS, keys.HOLDERS),
+            follow=len(plan.nodes) <= self.s.whole,
             id=run,
             hash=plan.hash,
             workflow=submission.workflow or plan.graph.workflow,

@@ -60,9 +60,9 @@ def tails(run_id: str) -> str:
     return f"{PREFIX}tails:{run_id}"
 
 
-def parked(run_id: str) -> str:
-    """List of idx: ready tasks that wait for one of their run's places in the queue; gone when empty."""
-    return f"{PREFIX}parked:{run_id}"
+def parked(run_id: str, queue_name: str) -> str:
+    """List of idx: ready tasks that wait for one of their run's places in a queue; gone when empty."""
+    return f"{PREFIX}parked:{run_id}:{queue_name}"
 
 
 def graph(digest: str) -> str:
@@ -107,7 +107,7 @@ def files(node: str) -> str:
 
 # One each, for ever, unless said otherwise:
 SEQ = f"{PREFIX}seq"  # string: the last SEQ given out
-TURN = f"{PREFIX}turn"  # string: orders ripples
+TURN = f"{PREFIX}turn"  # string: orders ripples, and runs that wait for a concurrency key
 RUNS = f"{PREFIX}runs"  # sorted set of run ids, all with score 0: by name, which is by time
 ENDED = f"{PREFIX}ended"  # list `RUN FINISHED`, by end
 RIPPLES = f"{PREFIX}ripples"  # sorted set `KIND RUN IDX POS ROUND`: cursors of unfinished work; gone when empty

@@ -77,7 +77,7 @@ def fields(definition: Definition) -> Iterator[tuple[str, bytes | str]]:
 
 
 def _node(node: Node, edges: list[int]) -> dict[str, Any]:
-    packed: dict[str, Any] = {"k": node.kind.value, "w": node.when.value, "n": len(node.needs)}
+    packed: dict[str, Any] = {"k": str(node.kind), "w": str(node.when), "n": len(node.needs)}
     if node.queue != "default":
         packed["q"] = node.queue
     if edges:

@@ -56,7 +56,7 @@ class RunRecord(msgspec.Struct, gc=False):
     R: int
     S: Micros
     l: int  # noqa: E741
-    li: int
+    li: Any  # queue -> its tasks that stand in a list
     pa: int
     nx: int
     g: int
@@ -71,6 +71,7 @@ class RunRecord(msgspec.Struct, gc=False):
     T: float | None = None
     ck: str | None = None
     po: str | None = None
+    pl: int | None = None
     h: int | None = None
     ag: int | None = None
     ky: str | None = None

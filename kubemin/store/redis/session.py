@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from kubemin.store.redis.records import decode, label_of, pack, unpack_run
 
 VERSION = 1  # of records that this code writes; it reads all up to it
 RECORDS = 250  # that one script may touch: about 2 ms
+MOST_CHANGES = 10_000  # that nobody asked for; older ones are dropped
+FOLLOW_UP = 4  # slices that one operation may go on with what its script had to leave
 TIME_LIFE = 1.0  # seconds that a reading of the server's clock is used for stamps of ordinary ends
 
 
@@ -41,14 +44,16 @@ class Session:
         self.node = node
         self.clock = clock
         self.version = version
-        self.slice = slice_size
+        self.slice = min(slice_size, RECORDS)
+        self.whole = slice_size  # nodes of a graph that is unpacked when it is accepted
+        self._follow_up = FOLLOW_UP * slice_size if slice_size >= RECORDS else 0
         self.plans = Plans(self._definition)
         self.inputs = Inputs(client)
-        self.changes: list[Change] = []
+        self.changes: deque[Change] = deque(maxlen=MOST_CHANGES)
         self.left = False  # work is left for `advance`
         self.term: tuple[int, str] | None = None  # epoch and holder, when this node leads
         self._common: dict[str, Any] = {
-            "slice": slice_size,
+            "slice": min(slice_size, RECORDS),
             "window": window,
             "crash_limit": CRASH_LIMIT,
             "loss_limit": LOSS_LIMIT,
@@ -93,12 +98,26 @@ class Session:
         """One script with several sets of arguments, sent together."""
         return self.client.run_many(name, touched, [(keys.PREFIX, *arguments) for arguments in calls])
 
-    def engine(self, name: str, touched: Sequence[str], **request: Any) -> Any:
+    def engine(self, name: str, touched: Sequence[str], *, follow: bool = True, **request: Any) -> Any:
         """Run an operation of the engine, and what it leaves to this side: items of fan-outs, what to tell."""
-        packed = pack(self.engine_request(**request))
-        result, left, fans, events = self.client.run(name, touched, keys.PREFIX, packed)
+        result, left, fans, events = self._run(name, touched, request)
         self.take(left, fans, events)
+        if left and follow:
+            self.follow_up()
         return result
+
+    def _run(self, name: str, touched: Sequence[str], request: dict[str, Any]) -> Any:
+        return self.client.run(name, touched, keys.PREFIX, pack(self.engine_request(**request)))
+
+    def follow_up(self) -> None:
+        """Go on with what a script had to leave, so that nobody has to be waited for. A crash here loses nothing."""
+        spent = 0
+        while spent < self._follow_up:
+            self.left = False
+            self.engine("advance", (keys.RIPPLES,), follow=False, limit=self.slice)
+            spent += self.slice
+            if not self.left:
+                return
 
     def take(self, left: int, fans: Sequence[Any], events: Sequence[bytes]) -> None:
         for event in events:

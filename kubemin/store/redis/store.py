@@ -34,7 +34,7 @@ from kubemin.store.redis.duties import Duties
 from kubemin.store.redis.intake import Intake
 from kubemin.store.redis.obstacles import obstacles
 from kubemin.store.redis.reading import Reads
-from kubemin.store.redis.session import RECORDS, VERSION, Session
+from kubemin.store.redis.session import VERSION, Session
 
 TASK_TIMEOUT = 1200.0  # seconds; the setting `taskTimeout` of steps without a time-out of their own
 
@@ -50,7 +50,7 @@ class RedisReader:
         instance: str = "",
         clock: WallClock | None = None,
         node: str = "",
-        slice_size: int = RECORDS,
+        slice_size: int = SLICE,
         window: int = WINDOW,
         version: int = VERSION,
         client: Client | None = None,
@@ -105,7 +105,8 @@ class RedisStore(RedisReader):
         yield
 
     def changes(self) -> list[Change]:
-        told, self._session.changes = self._session.changes, []
+        told = list(self._session.changes)
+        self._session.changes.clear()
         return told
 
     @property

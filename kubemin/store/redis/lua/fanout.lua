@@ -36,8 +36,9 @@ function M.make_children(run, task)
   if task.s ~= RUNNING or not task.n then return end
   local plan = M.plan(run, task.idx)
   if not M.stopped(run, task) then
+    local queue = M.queue_of(run, task)
     local most = plan.P or task.n
-    while task.m < task.n and task.o < most and (task.o == 0 or run.li < REQ.window) do
+    while task.m < task.n and task.o < most and (task.o == 0 or M.listed(run, queue) < REQ.window) do
       if M.budget() <= 0 then return M.later('fan', run.id, task.idx) end
       M.spend(1)
       M.begin_child(run, task, task.m)

@@ -7,7 +7,7 @@
 -- ARGV   1 prefix; 2 packed request: n number, now or est (microseconds), place "node|slot", lock (value without token),
 --        ttl (ms), limit, entry, out: outcomes [run, idx, token, state or -1, cause, message, detail, output or false,
 --        stdout, stderr, started], tail (bytes), tails (budget), window, slice, crash_limit, loss_limit, spread, known
--- reply  [status OK | RETIRED | STALE, verdicts A D F, claims, left, fans, events]
+-- reply  [status OK | RETIRED | STALE, verdicts (C completed with nothing to follow, A accepted, D duplicate, F fenced), claims, left, fans, events]
 local slot_key = KEYS[1]
 local raw = call('GET', slot_key)
 local slot
@@ -53,6 +53,7 @@ end
 
 -- An outcome of a task that is not this slot's: a repeat after a lost acknowledgement, or fenced.
 local function late(id, idx, token)
+  if M then M.flush() end
   local raw_task = idx == 0 and call('HGET', P .. 'run:' .. id, 's') or call('HGET', P .. 'tasks:' .. id, idx)
   if idx == 0 and not raw_task then raw_task = call('HGET', P .. 'tasks:' .. id, 0) end
   local task = raw_task and cmsgpack.unpack(raw_task)
@@ -96,12 +97,13 @@ local function take_outcome(out)
   for n, claim in ipairs(slot.c) do
     if claim[1] == out[1] and claim[2] == out[2] and claim[3] == out[3] then
       table.remove(slot.c, n)
-      if claim[5] == 1 and out[4] == 3 and not claim[8] then complete(claim, out) else settle(claim, out) end
+      local plain = claim[5] == 1 and out[4] == 3 and not claim[8]
+      if plain then complete(claim, out) else settle(claim, out) end
       if out[9] ~= '' or out[10] ~= '' or (claim[5] ~= 1 and out[4] >= 0) then
         keep_tails(out[1], out[2], out[9], out[10], out[4] == 3 and REQ.tail or 4 * REQ.tail, REQ.tails)
       end
       unlocked[#unlocked + 1] = 'lock:{workflow:queue}:' .. out[1] .. '.' .. out[2]
-      return 'A'
+      return plain and 'C' or 'A'
     end
   end
   return late(out[1], out[2], out[3])

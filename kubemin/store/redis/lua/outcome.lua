@@ -47,10 +47,10 @@ function M.requeue(run, task, cause, silent)
   end
   if run then
     task.s = QUEUED
-    run.li = run.li + 1
-    M.push(M.queue_of(run, task), run.v, task)
+    local queue = M.queue_of(run, task)
+    M.list_one(run, queue, 1)
+    M.push(queue, run.v, task)
     M.touch(task)
-    M.touch_run(run)
   else
     M.queue_solo(task)
   end

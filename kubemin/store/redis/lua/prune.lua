@@ -20,7 +20,8 @@ for _, name in ipairs(call('SRANDMEMBER', KEYS[2], 200)) do
 end
 
 local function forget(id, record, key)
-  call('UNLINK', P .. 'run:' .. id, P .. 'tasks:' .. id, P .. 'out:' .. id, P .. 'tails:' .. id, P .. 'parked:' .. id)
+  call('UNLINK', P .. 'run:' .. id, P .. 'tasks:' .. id, P .. 'out:' .. id, P .. 'tails:' .. id)
+  for queue in pairs(record.li or {}) do call('DEL', P .. 'parked:' .. id .. ':' .. queue) end
   call('ZREM', KEYS[3], id)
   if key then
     local taken = call('HGET', KEYS[4], key)

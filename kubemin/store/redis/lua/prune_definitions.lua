@@ -6,7 +6,7 @@ local used, gone = {}, 0
 for _, raw in ipairs(call('HVALS', KEYS[3])) do used[cmsgpack.unpack(raw).h] = true end
 for _, hash in ipairs(REQ.hashes) do
   local at = call('ZSCORE', KEYS[1], hash)
-  if at and tonumber(at) <= REQ.before then
+  if at and tonumber(at) < REQ.before then
     if used[hash] or call('HEXISTS', KEYS[2], hash) == 1 then
       call('ZADD', KEYS[1], REQ.before + 3600000000, hash) -- asked again in an hour
     else

@@ -27,9 +27,9 @@ run.ag = REQ.again
 run.s, run.g = WAITING, 0
 run.st, run.c, run.E, run.dl, run.du, run.h = nil, nil, nil, nil, nil, nil
 run.ck, run.po = REQ.ckey, REQ.policy
-run.l, run.li, run.pa = 1, 0, 0
+for queue in pairs(run.li) do call('DEL', P .. 'parked:' .. run.id .. ':' .. queue) end
+run.l, run.li, run.pa = 1, {}, 0
 M.touch_run(run)
-call('DEL', P .. 'parked:' .. run.id)
 M.acquire(run)
 if not run.ck or run.h then run.s = RUNNING end
 M.tell_event('retrying', run)

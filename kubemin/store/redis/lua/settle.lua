@@ -1,8 +1,12 @@
 -- settle: draws the consequences of ends, as far as `budget` records reach; what is left becomes ripples (cursors).
 local CHUNK = 200 -- dependents in one field of a graph
-local work, head, budget = {}, 1, 0
+local work, head, tail, budget = {}, 1, 0, 0
 
-function M.later(kind, id, idx, pos) work[#work + 1] = { kind, id, idx or 0, pos or 0 } end
+function M.later(kind, id, idx, pos)
+  tail = tail + 1
+  work[tail] = { kind, id, idx or 0, pos or 0 }
+end
+
 function M.budget() return budget end
 function M.spend(count) budget = budget - count end
 

@@ -40,7 +40,8 @@ function M.acquire(run)
   local holder = call('HGET', P .. 'holders', run.ck)
   if not holder then return M.take_key(run) end
   if holder == run.id then return end
-  call('ZADD', P .. 'waiters:' .. run.ck, run.S, run.id)
+  run.pl = run.pl or call('INCR', P .. 'turn')
+  call('ZADD', P .. 'waiters:' .. run.ck, run.pl, run.id)
   if run.po ~= 'replace' then return end
   local others = call('ZRANGE', P .. 'waiters:' .. run.ck, 0, 99)
   others[#others + 1] = holder

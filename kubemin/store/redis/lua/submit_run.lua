@@ -27,7 +27,7 @@ call('ZADD', KEYS[3], 0, REQ.id)
 local due = REQ.start_at and REQ.start_at > NOW and REQ.start_at or nil
 local run = {
   id = REQ.id, d = REQ.hash, W = REQ.workflow, N = meta.n, s = WAITING, R = 1, S = NOW, sa = REQ.start_at,
-  sc = REQ.scheduled_at, du = due, ck = REQ.ckey, po = REQ.policy, l = 1, li = 0, pa = 0, nx = meta.n, g = 0,
+  sc = REQ.scheduled_at, du = due, ck = REQ.ckey, po = REQ.policy, pl = REQ.ckey and call('INCR', P .. 'turn') or nil, l = 1, li = {}, pa = 0, nx = meta.n, g = 0,
   T = meta.t, ky = REQ.key, v = REQ.version > 1 and REQ.version or nil,
 }
 M.runs[REQ.id] = run
