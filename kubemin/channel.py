@@ -14,41 +14,17 @@ from __future__ import annotations
 import array
 import errno
 import fcntl
-import io
 import os
 import select
 import socket
 import stat
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
-from multiprocess import reduction
-from multiprocess.connection import Connection
 
 from kubemin.model.records import Claim, Outcome
 from kubemin.model.states import Cause
-
-if TYPE_CHECKING:
-
-    class _Connection:
-        """What mypy has to know of multiprocess' untyped base."""
-
-        _handle: int | None
-
-        def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None: ...
-        def fileno(self) -> int: ...
-        def close(self) -> None: ...
-        def poll(self, timeout: float | None = 0.0) -> bool: ...
-        def send_bytes(self, buf: bytes | bytearray | memoryview, offset: int = 0, size: int | None = None) -> None: ...
-        def recv_bytes(self, maxlength: int | None = None) -> bytes: ...
-        def send(self, obj: object) -> None: ...
-        def recv(self) -> Any: ...
-        @property
-        def closed(self) -> bool: ...
-
-else:
-    _Connection = Connection
 
 T = TypeVar("T")
 
@@ -63,7 +39,6 @@ ACK: Final = b"A"  # coordinator → worker: highest committed report
 REPORT: Final = b"R"  # worker → coordinator: [seq, Outcome]
 CANCEL: Final = b"C"  # coordinator → worker: [token, cause]
 CONTROL: Final = b"S"  # supervisor ↔ coordinator: a JSON object, perhaps with descriptors
-BYTES: Final = b"B"  # what multiprocess' own send() and send_bytes() put on the wire
 TASK_KIND, HELLO_KIND, ACK_KIND = TASK[0], HELLO[0], ACK[0]
 REPORT_KIND, CANCEL_KIND, CONTROL_KIND = REPORT[0], CANCEL[0], CONTROL[0]
 
@@ -78,29 +53,24 @@ _FD_SPACE: Final = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 _FULL: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 
 
-class PacketConnection(_Connection):
-    """One end of a packet pair. Thread-safe as far as the kernel is: one call, one packet."""
+class PacketConnection:
+    """One end of a packet pair. Thread-safe as far as the kernel is: one call, one packet. Owns its descriptor."""
 
-    def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None:
-        super().__init__(handle, readable, writable)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=handle)
+    __slots__ = ("_socket",)
 
-    # --- multiprocess' protocol ---------------------------------------------------------------------------------------
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd)
 
-    def _close(self) -> None:
+    def fileno(self) -> int:
+        """-1 when closed."""
+        return self._socket.fileno()
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def close(self) -> None:
         self._socket.close()
-
-    def _send_bytes(self, buf: memoryview) -> None:
-        self._send(BYTES, bytes(buf), (), socket.MSG_NOSIGNAL)
-
-    def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO | None:
-        _, body, fds = self._recv(socket.MSG_CMSG_CLOEXEC)
-        close_all(fds)
-        if maxsize is not None and len(body) > maxsize:
-            return None
-        out = io.BytesIO()
-        out.write(body)  # multiprocess reads the length from the position
-        return out
 
     # --- never blocking -----------------------------------------------------------------------------------------------
 
@@ -276,17 +246,6 @@ def _body_of(fds: list[int]) -> bytes:
     if size > MESSAGE_BYTES:
         raise ValueError(f"a packet of {size} bytes; at most {MESSAGE_BYTES} are taken")
     return os.pread(fds[0], size, 0)
-
-
-def _rebuild(dup: Any, readable: bool, writable: bool) -> PacketConnection:
-    return PacketConnection(dup.detach(), readable, writable)
-
-
-def _reduce(connection: Any) -> tuple[Any, tuple[Any, bool, bool]]:
-    return _rebuild, (reduction.DupFd(connection.fileno()), connection.readable, connection.writable)
-
-
-reduction.register(PacketConnection, _reduce)
 
 
 # --- typed bodies -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ same file in the same folder gives the same graph, and so the same hash, on ever
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import Any
 
@@ -38,6 +37,8 @@ def compile_workflow(document: Document, directory: str = "") -> Definition:
     if checks.problems or graph is None:
         raise Invalid(sorted(checks.problems, key=_position), source=document.source)
     source = msgspec.json.encode(document.data).decode()
+    import hashlib  # OpenSSL is 2 MB; daemons read compiled graphs only
+
     return Definition(hash=hashlib.sha256(msgspec.json.encode(graph)).hexdigest(), graph=graph, source=source)
 
 

@@ -6,7 +6,7 @@ Made by the client, so that a submission repeated after a lost reply is recognis
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterator
 
 from kubemin import clock
@@ -25,7 +25,7 @@ def run_ids(count: int) -> Iterator[str]:
     """`count` fresh ids in rising order, at most 2^24 (16 million)."""
     if count > 1 << _COUNTER_BITS:
         raise ValueError(f"at most {1 << _COUNTER_BITS} ids at once")
-    head = (clock.wall() // 1000) << 55 | secrets.randbits(31) << _COUNTER_BITS
+    head = (clock.wall() // 1000) << 55 | int.from_bytes(os.urandom(4), "big") >> 1 << _COUNTER_BITS
     for n in range(count):
         yield _encode(head | n)
 

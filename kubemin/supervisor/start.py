@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 
 from kubemin import __version__
 from kubemin.config import Settings
@@ -92,4 +91,4 @@ def leave_runtime(settings: Settings) -> None:
 
 
 def new_instance() -> str:
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

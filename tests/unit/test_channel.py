@@ -7,8 +7,6 @@ import socket
 
 import msgspec
 import pytest
-from multiprocess import get_context, resource_tracker
-from multiprocess.connection import wait
 
 from kubemin import channel
 from kubemin.channel import PacketConnection, packet_pair
@@ -186,19 +184,6 @@ def test_broken_bodies_are_value_errors(unpack, body):
         getattr(channel, f"unpack_{unpack}")(body)
 
 
-def test_is_a_multiprocess_connection(pair):
-    left, right = pair
-    left.send({"a": [1, 2]})
-    assert wait([right], timeout=5) == [right]
-    assert right.poll(0)
-    assert right.recv() == {"a": [1, 2]}
-    left.send_bytes(b"x" * 200_000)
-    assert right.recv_bytes() == b"x" * 200_000
-    left.close()
-    with pytest.raises(EOFError):
-        right.recv_bytes()
-
-
 def test_from_fd_refuses_what_is_no_packet_socket():
     read, write = os.pipe()
     stream, peer = socket.socketpair()
@@ -207,19 +192,3 @@ def test_from_fd_refuses_what_is_no_packet_socket():
             channel.from_fd(fd)
     os.close(write)
     peer.close()
-
-
-def echo(connection: PacketConnection) -> None:
-    connection.send_bytes(connection.recv_bytes() + b" back")
-
-
-def test_is_handed_to_a_process_that_multiprocess_spawns(pair):
-    left, right = pair
-    child = get_context("spawn").Process(target=echo, args=(right,))
-    child.start()
-    left.send_bytes(b"there and")
-    assert left.poll(30)
-    assert left.recv_bytes() == b"there and back"
-    child.join(30)
-    assert child.exitcode == 0
-    resource_tracker._resource_tracker._stop()  # multiprocess' own helper of spawned children
