@@ -6,6 +6,7 @@ asks for a new one. Importing this module is cheap; calling it is not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,5 +44,17 @@ def _fill(configuration: Any, credentials: Credentials) -> None:
             token_filename=str(directory / "token"), cert_filename=str(directory / "ca.crt"), try_refresh_token=False
         )
         loader.load_and_set(configuration)
-    # A token file that ends in a newline would make a header that no request can be sent with.
-    configuration.api_key = {name: value.strip() for name, value in configuration.api_key.items()}
+    _strip_tokens(configuration, configuration.refresh_api_key_hook)
+
+
+def _strip_tokens(configuration: Any, refresh: Callable[[Any], None] | None) -> None:
+    """A token file that ends in a newline would make a header that no request can be sent with. The client's own hook,
+    which runs before each request, puts the newline, and itself, back."""
+
+    def refresh_and_strip(configuration: Any) -> None:
+        if refresh is not None:
+            refresh(configuration)
+        configuration.api_key = {name: value.strip() for name, value in configuration.api_key.items()}
+        configuration.refresh_api_key_hook = refresh_and_strip
+
+    refresh_and_strip(configuration)

@@ -22,6 +22,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from kubemin import clock
+from kubemin.clock import Micros
 from kubemin.config import LeaderElection
 from kubemin.errors import Invalid, Problem
 from kubemin.leader.announcer import Announcer, Figures
@@ -91,6 +93,7 @@ class Campaign:
         *,
         identity: str | None = None,
         may_campaign: Callable[[], None] = lambda: None,
+        wall: Callable[[], Micros] = clock.wall,
         work_stalls_after: float | None = None,
     ) -> None:
         check_parameters(settings)
@@ -110,6 +113,7 @@ class Campaign:
             announcer,
             may_campaign=lambda: self._calls.call(may_campaign, REQUEST_TIMEOUT),
             working=self._works,
+            wall=wall,
             interrupt=self._calls.interrupt,
             resume=self._calls.resume,
         )

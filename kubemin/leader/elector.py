@@ -193,6 +193,9 @@ class Elector:
             self._health.idle(now)
             self._announce_follower()
             return min(self._period(), free_at - now)
+        if not self._working():
+            self._announce_follower()
+            return self._period()  # its work hangs since an earlier term: somebody else is to lead
         return self._acquire(self._floor())
 
     def _look(self) -> None:

@@ -68,15 +68,15 @@ class RedisLease:
         return None if value is None else self._record(value, left)
 
     def acquire(self, seen: LeaseRecord | None, claim: Claim, timeout: float) -> LeaseRecord:
-        args = [claim.holder, self._life, claim.transitions + 1, claim.at]
+        args: list[str | int] = [claim.holder, self._life, claim.transitions + 1, claim.at]
         return self._done(self._call("acquire", [self._keys.lock, self._keys.epoch], args, timeout))
 
     def renew(self, held: LeaseRecord, at: Micros, timeout: float) -> LeaseRecord:
-        args = [held.holder, held.transitions + 1, self._life]
+        args: list[str | int] = [held.holder, held.transitions + 1, self._life]
         return self._done(self._call("renew", [self._keys.lock], args, timeout))
 
     def release(self, held: LeaseRecord, at: Micros, timeout: float) -> None:
-        args = [held.holder, held.transitions + 1, self._life, at]
+        args: list[str | int] = [held.holder, held.transitions + 1, self._life, at]
         self._done(self._call("release", [self._keys.lock], args, timeout))
 
     def reconnect(self) -> None:
