@@ -118,8 +118,11 @@ class Fleet:
         }
         return NodeProcess(name, setup)
 
-    def log_of(self, name: str) -> str:
-        return self.nodes[name].log.read_text()
+    def add(self, name: str, setup: dict[str, Any]) -> NodeProcess:
+        """One more, with a setup of its own."""
+        node = self.nodes[name] = NodeProcess(name, setup | {"orders": str(self.home / f"orders-{name}")})
+        node.start()
+        return node
 
     def __getitem__(self, name: str) -> NodeProcess:
         return self.nodes[name]
@@ -134,7 +137,10 @@ class Fleet:
 
     def wait_event(self, event: str, *, node: str | None = None, after: float = 0.0, within: float = PATIENCE) -> Event:
         what = f"{event!r} of {node or 'any node'}"
-        return wait_until(lambda: self.events(event, node=node, after=after), within, what=what)[0]
+        try:
+            return wait_until(lambda: self.events(event, node=node, after=after), within, what=what)[0]
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}\n{self.logs()}") from None
 
     def wait_leader(self, *, after: float = 0.0, within: float = PATIENCE, but: str = "") -> NodeProcess:
         """The first node that became leader after a moment, once an effect of that term was accepted."""

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,28 +60,6 @@ class Ledger:
 
     def count(self) -> int:
         return int(self.redis.llen(EFFECTS))
-
-
-class Caller:
-    """The `ScriptCaller` of `kubemin.leader.lease.redis`, over redis-py."""
-
-    def __init__(self, socket: str) -> None:
-        import redis
-
-        self._redis = redis.Redis(unix_socket_path=socket, socket_timeout=3.0)
-
-    def call(self, text: str, keys: Sequence[str], args: Sequence[str | int], timeout: float) -> Any:
-        import redis
-
-        from kubemin.errors import StoreUnavailable
-
-        try:
-            return self._redis.eval(text, len(keys), *keys, *args)
-        except redis.RedisError as exc:
-            raise StoreUnavailable(f"Redis does not answer: {exc}") from exc
-
-    def close(self) -> None:
-        self._redis.close()
 
 
 class RedisProcess:

@@ -27,13 +27,14 @@ from kubemin.config import LeaderElection
 from kubemin.leader.announcer import Announcer
 from kubemin.leader.campaign import Campaign
 from kubemin.leader.lease.base import LeaseBackend
-from kubemin.leader.lease.redis import Agreement, LeaderKeys, RedisLease
+from kubemin.leader.lease.caller import FLEET_KEYS, StoreCaller
+from kubemin.leader.lease.redis import Agreement, RedisLease
 from kubemin.leader.term import Grant, boottime
+from kubemin.store.redis.address import parse
 from kubemin.telemetry import log
-from leader.ledger import Caller, Ledger
+from leader.ledger import Ledger
 
 BEAT = 0.02  # seconds between two turns of the loop
-KEYS = LeaderKeys(lock="test:leader", epoch="test:epoch", backend="test:backend")
 
 
 class Told(Announcer):
@@ -86,7 +87,7 @@ class Node:
         self._stopping = threading.Event()
         self._led = 0
         settings = LeaderElection(**setup["election"])
-        agreement = Agreement(lambda: Caller(setup["ledger"]), KEYS.backend)
+        agreement = Agreement(lambda: _caller(setup["ledger"]), FLEET_KEYS.backend)
         backend = _backend(setup, settings)
         self.campaign = Campaign(
             backend,
@@ -94,7 +95,7 @@ class Node:
             floor_ledger.highest_epoch,
             Told(self),
             wall=lambda: clock.wall() + self._wall_offset(),
-            may_campaign=lambda: agreement.check(backend.kind, 3.0),
+            may_campaign=lambda: agreement.check(backend.place, 3.0),
             work_stalls_after=setup.get("stall", settings.renew_deadline / 2),
         )
 
@@ -172,9 +173,13 @@ class Node:
         return True
 
 
+def _caller(socket: str) -> StoreCaller:
+    return StoreCaller(parse(f"unix://{socket}"))
+
+
 def _backend(setup: dict[str, Any], settings: LeaderElection) -> LeaseBackend:
     if setup["backend"] == "redis":
-        return RedisLease(lambda: Caller(setup["lease_socket"]), KEYS, settings.lease_duration)
+        return RedisLease(lambda: _caller(setup["lease_socket"]), FLEET_KEYS, settings.lease_duration)
     from kubemin.kube.client import new_client
     from kubemin.kube.credentials import find_credentials
     from kubemin.leader.lease.kubernetes import KubernetesLease

@@ -23,7 +23,6 @@ from kubemin.errors import StoreUnavailable
 from kubemin.leader.lease.base import Claim, Conflict, LeaseRecord, Misconfigured, Missing, Unanswered
 
 SCRIPTS = ("look", "acquire", "renew", "release", "agree")
-_NEEDS_SOMEBODY = frozenset({"noauth", "noperm", "wrongpass", "readonly_configured"})  # codes that time does not heal
 
 
 class ScriptCaller(Protocol):
@@ -35,7 +34,7 @@ class ScriptCaller(Protocol):
 
 
 class LeaderKeys(msgspec.Struct, frozen=True):
-    """The keys of the election, all in one hash slot; `kubemin.store.redis.keys` builds them."""
+    """The keys of the election, all in one hash slot; a fleet's are `caller.FLEET_KEYS`."""
 
     lock: str
     epoch: str
@@ -151,4 +150,4 @@ class Agreement:
 
 
 def as_failure(exc: StoreUnavailable) -> Unanswered | Misconfigured:
-    return Misconfigured(str(exc)) if exc.code in _NEEDS_SOMEBODY else Unanswered(str(exc))
+    return Misconfigured(str(exc)) if exc.fatal else Unanswered(str(exc))
