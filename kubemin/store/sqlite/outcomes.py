@@ -21,6 +21,7 @@ from kubemin.store.sqlite.intake import as_retry
 from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.rows import (
     CAUSES,
+    COMPLETED,
     CRASH,
     DRAIN,
     ENDED,
@@ -137,13 +138,16 @@ class Outcomes:
     def attempt_ended(
         self, run: RunRow | None, task: TaskRow, state: TaskState, cause: Cause | None, message: str
     ) -> None:
+        if state is TaskState.COMPLETED:  # what most do
+            task.attempt += 1
+            self.settler.end(run, task, COMPLETED, None, message)
+            return
         stopped = self.settler.stopped(run, task)
         if state is TaskState.CANCELLED:
             cause = stopped or cause or Cause.CANCELLED
         halting = stopped is not None or (run is not None and run.stop is not None)
-        then = rules.after_attempt(
-            state, cause, task.attempt, self._retry_of(run, task), stopped=halting, spread=_spread()
-        )
+        retry = self._retry_of(run, task)
+        then = rules.after_attempt(state, cause, task.attempt, retry, stopped=halting, spread=_spread())
         if isinstance(then, rules.Again):
             self._try_again(run, task, then, cause, message)
             return

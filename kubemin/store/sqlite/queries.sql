@@ -47,6 +47,10 @@ INSERT INTO tasks (run, idx, node, item, state, flags, open, queue, seq, due, at
     finished, base, made, total, detail, output)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
+-- name: insert_fresh_task
+INSERT INTO tasks (run, idx, node, item, state, flags, open, queue, seq, queued, attempt, token, strikes)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0);
+
 -- name: update_task
 UPDATE tasks SET state = ?, flags = ?, open = ?, seq = ?, due = ?, attempt = ?, token = ?, owner = ?, strikes = ?,
     cause = ?, queued = ?, started = ?, finished = ?, base = ?, made = ?, total = ?, detail = ?,

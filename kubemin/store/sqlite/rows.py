@@ -182,6 +182,9 @@ task_insert = attrgetter(
     "run", "idx", "node", "item", "state", "flags", "open", "queue", "seq", "due", "attempt", "token", "owner",
     "strikes", "cause", "queued", "started", "finished", "base", "made", "total", "detail", "output",
 )  # fmt: skip
+fresh_task_insert = attrgetter(  # of one that waits or is queued for the first time
+    "run", "idx", "node", "item", "state", "flags", "open", "queue", "seq", "queued"
+)
 # Parts of a task's row that change together. Writing only those spares the indexes on the others.
 HEARD, PLACED, CLAIMED, ENDED, ALL = 1, 2, 4, 8, 15
 

@@ -222,7 +222,11 @@ class Session:
     def flush_tasks(self) -> None:
         """For a query that looks at tasks only: runs change often, and are written once."""
         if self._new_tasks:
-            self.write_many("insert_task", map(rows.task_insert, self._new_tasks))
+            begun = [task for task in self._new_tasks if task.finished is not None or task.started is not None]
+            if begun:
+                self.write_many("insert_task", map(rows.task_insert, begun))
+            fresh = (task for task in self._new_tasks if task.finished is None and task.started is None)
+            self.write_many("insert_fresh_task", map(rows.fresh_task_insert, fresh))
             self._written(self._new_tasks)
         if self._changed_tasks:
             self._flush_tasks()
