@@ -51,6 +51,11 @@ class PoolState:
     finished: int = 0
     failed: int = 0
     recoveries: int = 0
+    rate: float = 0.0  # tasks a second, over the last minute or so
+    reload_ago: float | None = None  # seconds since the last reload; None: there was none
+    reload_ok: bool = True
+    reload_text: str = ""
+    worker_deaths: int = 0
     workers: list[Worker] = field(default_factory=list)
 
 
@@ -121,6 +126,10 @@ def _state(board: Scoreboard, pid: int) -> PoolState:
         ready=header.ready,
         drained=header.drained,
         stopping=header.stopping,
+        reload_ago=max(0.0, boottime() - header.reload_at) if header.reload_at else None,
+        reload_ok=header.reload_ok is not False,
+        reload_text=header.reload_text,
+        worker_deaths=header.worker_deaths,
         workers=_workers(board, header.max_workers),
     )
     if coordinator is not None:
@@ -128,7 +137,7 @@ def _state(board: Scoreboard, pid: int) -> PoolState:
         state.mode = coordinator.mode or state.mode
         state.error = coordinator.error
         state.finished, state.failed = coordinator.finished, coordinator.failed
-        state.recoveries = coordinator.recoveries
+        state.recoveries, state.rate = coordinator.recoveries, coordinator.rate
     return state
 
 

@@ -1,6 +1,6 @@
 """A machine with a real systemd, by the tool that KUBEMIN_SYSTEMD_TESTBED names.
 
-The tool has the verbs up, install, put, run and down: see its --help. KUBEMIN_SYSTEMD_BACKEND chooses how it boots: `uml`
+The tool has the verbs up, install, put, run and down: see its --help. KUBEMIN_SYSTEMD_BACKEND is how it boots: `uml`
 (the default here) has control groups v2 whatever this machine has; `nspawn` is faster.
 """
 

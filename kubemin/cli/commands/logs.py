@@ -1,7 +1,9 @@
-"""The kept end of what steps printed."""
+"""What steps printed: from the journal where there is one, else the ends that the store keeps."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 
@@ -9,11 +11,13 @@ import click
 
 from kubemin.cli import options, render, views
 from kubemin.cli.commands.show import find_task
+from kubemin.cli.journal import Follower, Journal, Line
 from kubemin.cli.session import Session
 from kubemin.model.records import RunView, TaskView
 from kubemin.model.states import RUN_TERMINAL, TASK_TERMINAL
 
 LOOK = 0.25  # seconds between two looks at a run that is followed
+KEPT = "the end of each step's output, as the store keeps it (64 KiB a stream)"
 
 
 @options.command(
@@ -25,31 +29,87 @@ LOOK = 0.25  # seconds between two looks at a run that is followed
     """,
 )
 @click.argument("run", metavar="RUN[/STEP]")
-@click.option("-f", "--follow", is_flag=True, help="Print each step's output as it ends, until the run ends.")
-def command(session: Session, run: str, follow: bool) -> None:
-    """Print the kept end (64 KiB a stream) of what the steps of a run printed.
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--kept", is_flag=True, help="Only the ends that the store keeps, also where there is a journal.")
+def command(session: Session, run: str, follow: bool, kept: bool) -> None:
+    """Print what the steps of a run printed: all of it from the journal, where there is one and this user may read it,
+    else the kept end (64 KiB a stream). Which of the two is said on standard error (of one step alone: on a terminal).
 
-    The whole output, while it is printed, is in the daemon's log: journalctl -u kubemin KUBEMIN_RUN=RUN -f
+    The run's whole story, with what the daemon says about it: journalctl -u kubemin KUBEMIN_RUN=RUN
     """
     id, step = options.run_and_step(run)
+    journal = None if kept else _journal(session, id, step)
+    if follow and journal is not None and not session.json:
+        with journal.start() as follower:  # with our rights: the client takes the owner's
+            _follow_journal(session, follower, _view(session, id, step), step)
+        return
+    lines = journal.lines() if journal is not None and not follow else []
+    view = _view(session, id, step)
+    if follow:
+        _say(f"{KEPT}, when it ends", step)
+        view = _follow(session, view, step)
+    if session.json:
+        render.document(views.logs(_wanted(view, step)) | {"source": "journal" if lines else "store", "lines": lines})
+    elif lines:
+        _say("from the journal", step)
+        for line in lines:
+            _print_line(line, alone=step is not None)
+    elif not follow:
+        _say(KEPT, step)
+        for task in _wanted(view, step):
+            _print(task, alone=step is not None)
+
+
+def _say(where: str, step: str | None) -> None:
+    """Of one step alone the streams are kept pure where they are not read by a person."""
+    if step is None or sys.stderr.isatty():
+        render.note(render.paint(f"-- {where}", "dim"))
+
+
+def _view(session: Session, id: str, step: str | None) -> RunView:
     view = session.client.run(id).view()
     if step is not None:
         find_task(view, step)  # or there is no such step
-    if follow:
-        view = _follow(session, view, step)
-    if session.json:
-        render.document(views.logs(_wanted(view, step)))
-    elif not follow:
-        found = _wanted(view, step)
-        for task in found:
-            _print(task, alone=step is not None and len(found) == 1)
+    return view
 
 
 def _wanted(view: RunView, step: str | None) -> list[TaskView]:
-    """Of a forEach step its items too, of a group its members."""
-    if step is None:
-        return view.tasks
-    return [task for task in view.tasks if task.step == step or task.step.startswith((f"{step}[", f"{step}/"))]
+    return [task for task in view.tasks if step is None or task.step == step]
+
+
+# --- the journal ----------------------------------------------------------------------------------------------------
+
+
+def _journal(session: Session, run: str, step: str | None) -> Journal | None:
+    """Only of a daemon whose user is known: records of others prove nothing."""
+    if not Journal.there():
+        return None
+    try:
+        return Journal(os.stat(session.settings.state_dir).st_uid, run, step)
+    except OSError:
+        return None
+
+
+def _follow_journal(session: Session, follower: Follower, view: RunView, step: str | None) -> None:
+    _say("from the journal, as it comes; without a line the journal has none, or this user may not read it", step)
+
+    def ended() -> bool:
+        now = session.client.run(view.id).view()
+        return now.status in RUN_TERMINAL or (step is not None and find_task(now, step).status in TASK_TERMINAL)
+
+    for line in follower.lines(ended):
+        _print_line(line, alone=step is not None)
+        render.flush()
+
+
+def _print_line(line: Line, *, alone: bool) -> None:
+    if alone:
+        render.raw(render.clean(line.text), line.stream)
+    else:
+        render.line(f"{render.paint(render.clean(line.step), 'cyan')} | {render.clean(line.text)}")
+
+
+# --- the store ------------------------------------------------------------------------------------------------------
 
 
 def _follow(session: Session, view: RunView, step: str | None) -> RunView:
@@ -57,12 +117,11 @@ def _follow(session: Session, view: RunView, step: str | None) -> RunView:
     printed: set[tuple[str, int]] = set()
     for look in _looks(session, view):
         view = look
-        found = _wanted(view, step)
-        for task in found:
+        for task in _wanted(view, step):
             if task.finished_at and (task.id, task.token) not in printed:
                 printed.add((task.id, task.token))
                 if not session.json:
-                    _print(task, alone=step is not None and len(found) == 1)
+                    _print(task, alone=step is not None)
                     render.flush()
         if step is not None and find_task(view, step).status in TASK_TERMINAL:
             break

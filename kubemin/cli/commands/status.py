@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from kubemin import clock
 from kubemin.cli import options, render, views
 from kubemin.cli.commands.queue import HEADERS as QUEUE_HEADERS
 from kubemin.cli.commands.queue import rows as queue_rows
@@ -10,6 +13,7 @@ from kubemin.cli.session import Session
 from kubemin.errors import StoreUnavailable
 from kubemin.store.base import QueueView
 
+FAILURES = 1000  # failed runs that are looked at
 HEADERS = ("WORKER", "PID", "STATUS", "TASK", "STEP", "FOR", "PROGRESS", "DONE")
 
 
@@ -32,7 +36,7 @@ def command(session: Session) -> None:
 def show(session: Session, pool: PoolState) -> None:
     """For people."""
     waiting = queues(session)
-    _show_daemon(pool)
+    _show_daemon(pool, failures(session))
     render.line()
     render.table(HEADERS, _rows(pool), "no workers")
     if waiting:
@@ -48,6 +52,20 @@ def queues(session: Session) -> list[QueueView]:
         return []
 
 
+def failures(session: Session) -> str | None:
+    """Of the last hour: `3 (nightly-report 2, load 1)`."""
+    try:
+        listed = [session.client.runs(status=word, since="1d", limit=FAILURES) for word in ("failed", "timeout")]
+    except StoreUnavailable:
+        return None
+    hour_ago = clock.rfc3339(clock.wall() - 3600 * clock.SECOND) or ""
+    found = [view for views in listed for view in views if (view.finished_at or "") >= hour_ago]
+    most = Counter(view.workflow for view in found).most_common(3)
+    names = ", ".join(f"{name} {count}" for name, count in most)
+    count = f"{len(found)}{'+' if len(found) >= FAILURES else ''}"
+    return f"{count} ({names})" if found else "none"
+
+
 def _rows(pool: PoolState) -> list[tuple[object, ...]]:
     return [
         (w.slot, w.pid, w.state, w.task, w.label, render.duration(w.seconds), percent(w.progress), w.done)
@@ -59,7 +77,15 @@ def percent(fraction: float | None) -> str | None:
     return None if fraction is None else f"{fraction:.0%}"
 
 
-def _show_daemon(pool: PoolState) -> None:
+def reload_words(pool: PoolState) -> str | None:
+    if pool.reload_ago is None:
+        return None
+    how = "done" if pool.reload_ok else f"refused: {pool.reload_text.partition(chr(10))[0]}"
+    return f"{render.duration(pool.reload_ago)} ago, {how}"
+
+
+def _show_daemon(pool: PoolState, failed: str | None) -> None:
+    busy = sum(bool(worker.run) for worker in pool.workers)
     render.fields(
         [
             ("node", pool.node),
@@ -71,8 +97,12 @@ def _show_daemon(pool: PoolState) -> None:
             ("supervisor", pool.supervisor_pid),
             ("generation", pool.generation),
             ("up", render.duration(pool.uptime)),
-            ("finished", pool.finished),
-            ("failed", pool.failed),
+            ("last reload", reload_words(pool)),
+            ("workers", f"{busy} of {pool.max_workers} busy"),
+            ("worker deaths", pool.worker_deaths or None),
+            ("rate", f"{pool.rate:.1f} tasks/s"),
+            ("runs ended", f"{pool.finished}, of which {pool.failed} failed"),
+            ("failed runs, last hour", failed),
             ("recovered", pool.recoveries),
         ]
     )
