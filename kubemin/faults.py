@@ -28,6 +28,10 @@ def _parse(text: str) -> dict[str, tuple[str, int]]:
 _armed = _parse(os.environ.get("KUBEMIN_FAULT", ""))
 
 
+def armed() -> bool:
+    return bool(_armed)
+
+
 def point(name: str) -> None:
     """A place where a test may strike."""
     if _armed and name in _armed:

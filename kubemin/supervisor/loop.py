@@ -62,6 +62,7 @@ class Supervisor:
         node.forker.own([*signals.descriptors, *notify.descriptors])
 
     def run(self) -> int:
+        self.node.entries.rehearse(self.node.settings, self.node.board)
         self.node.forker.prepare()
         self.reload.check_at_start(clock.monotonic())
         while not self.stop.done:
@@ -225,8 +226,9 @@ def run_supervisor(settings: Settings, *, config_path: str | None, reload: Check
     StoreUnavailable (a directory cannot be used)."""
     from kubemin.coordinator.process import run_coordinator
     from kubemin.worker.process import run_worker
+    from kubemin.worker.rehearsal import rehearse
 
-    return supervise(settings, Entries(run_worker, run_coordinator, reload))
+    return supervise(settings, Entries(run_worker, run_coordinator, reload, rehearse))
 
 
 def supervise(settings: Settings, entries: Entries) -> int:

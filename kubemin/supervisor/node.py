@@ -28,6 +28,7 @@ class Entries(NamedTuple):
     worker: Callable[..., None]
     coordinator: Callable[..., int]
     check: Check
+    rehearse: Callable[[Settings, Scoreboard], None] = lambda settings, board: None  # before the first fork
 
 
 class Node:

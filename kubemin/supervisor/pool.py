@@ -18,6 +18,7 @@ from kubemin import clock
 from kubemin.channel import from_fd
 from kubemin.config import Settings
 from kubemin.scoreboard import EMPTY, SlotRecord, SlotState
+from kubemin.steps.containment import kill_slot
 from kubemin.supervisor.node import Node
 from kubemin.supervisor.rolling import View, next_to_replace
 from kubemin.supervisor.slots import YOUNG, Channel, Life, Slot, ending, kill, tell_to_end
@@ -28,6 +29,7 @@ START_SECONDS = 60.0  # for a worker to become idle
 START_LOOK = 0.005  # between two looks while a worker starts
 ROLL_LOOK = 0.05  # the same while workers are replaced
 CANNOT_START = 3  # workers in a row that died before they were idle, with none ever idle: give up
+OUTSIDE = (signal.SIGKILL, signal.SIGTERM)  # what others kill a worker with
 STARTED = (SlotState.IDLE, SlotState.RUNNING, SlotState.STOPPING)
 
 
@@ -255,10 +257,13 @@ class Pool:
         life, record = slot.life, self.record(slot.life)
         started = life.was_idle or (record is not None and record.state in STARTED)
         told = life.told_at is not None or life.kill is not None
-        young = not told and (not started or (status != 0 and now < life.born + YOUNG))
+        # Who was killed from outside once it could work is no failure to start: it is back at once, however often.
+        by_itself = status != 0 and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) in OUTSIDE)
+        young = not told and (not started or (by_itself and now < life.born + YOUNG))
         pause = slot.ended(now, young=young)
         self._log_death(life, status, pause)
         self._count_dead_start(life, status, started=started or told)
+        kill_slot(life.slot)
         reason = _reason(life, status, record)
         self._told.worker_died(life, status, reason, record)
         # The task stays in the record until the next life: should we be killed now, our successor reads it.

@@ -72,6 +72,11 @@ class Executor:
         self._alone = bool(settings.user) and os.geteuid() == 0
         self.left_children = False  # a Python step left processes behind, which are dead now
 
+    @property
+    def cannot_kill(self) -> bool:
+        """A process of a step survived SIGKILL for long: whoever takes over from this worker has to go on."""
+        return self._containment.unkillable
+
     def idle(self) -> None:
         self._title.idle()
 
@@ -240,6 +245,7 @@ class Executor:
                 **environment.task_variables(claim, self._marker),
                 "KUBEMIN_OUTPUT": scratch.output,
                 "KUBEMIN_TMP": scratch.tmp,
+                "KUBEMIN_DEADLINE": str(int(clock.wall() / SECOND + claim.timeout)),
             },
             masks=own.masks,
             deadline=clock.monotonic() + claim.timeout,

@@ -56,6 +56,12 @@ class Interrupts:
         self._epoll.register(reports.fileno(), select.EPOLLIN)
         self.fd = self._epoll.fileno()
 
+    def close(self) -> None:
+        """For one that was never installed."""
+        self._epoll.close()
+        os.close(self.wakeup)
+        os.close(self._wake)
+
     def install(self) -> None:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
             if signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN, None):

@@ -139,6 +139,8 @@ class Worker:
     def _look_after(self, claim: Claim, outcome: Outcome) -> None:
         if self._executor.left_children:
             self._soiled(claim.task, "processes, which were killed")
+        if self._executor.cannot_kill:
+            self._soiled(claim.task, "processes that do not die; the supervisor goes on with them")
         maximum = self._recycle.max_tasks
         if maximum is not None and self._done >= maximum:
             self._replace_for = self._replace_for or f"recycle.maxTasks ({maximum}) is reached"

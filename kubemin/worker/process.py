@@ -7,12 +7,15 @@ with the supervisor.
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings
+from kubemin.model.records import Owner
+from kubemin.modes import in_fleet
 from kubemin.scoreboard import Scoreboard, SlotState
-from kubemin.steps.containment import make_containment
+from kubemin.steps.containment import cgroup, group, make_containment
 from kubemin.steps.python import add_to_path
 from kubemin.telemetry import log
 from kubemin.worker import kernel
@@ -20,6 +23,9 @@ from kubemin.worker.execute import Executor
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.loop import Worker
 from kubemin.worker.output import PythonOutput
+
+# Needed only after the fork, imported before it: an import costs each worker half a megabyte of pages of its own.
+PRELOADED = (cgroup, group, pwd)
 
 
 def run_worker(
@@ -51,7 +57,13 @@ def run_worker(
     containment = make_containment(settings, slot)
     executor = Executor(slot, settings, writer, interrupts, output, containment)
     log.debug("worker is ready", worker=slot, instance=instance, incarnation=incarnation, generation=generation)
-    Worker(slot, settings, writer, tasks, reports, interrupts, output, executor).run()
+    if in_fleet(settings):
+        from kubemin.worker.fleet.process import run_fleet_worker
+
+        owner = Owner(instance, slot, incarnation)
+        run_fleet_worker(owner, settings, writer, tasks, reports, interrupts, output, executor)
+    else:
+        Worker(slot, settings, writer, tasks, reports, interrupts, output, executor).run()
     writer.state(SlotState.STOPPING)
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from kubemin import clock
 
-SWEEP_SECONDS = 3.0  # until a sweep gives up: what ignores SIGKILL for so long sits in the kernel
+SWEEP_SECONDS = 3.0  # without any progress until a sweep gives up: what ignores SIGKILL for so long sits in the kernel
+_SWEEP_LIMIT = 60.0  # in all: something forks faster than it can be killed
 _FREEZE_ROUNDS = 64  # scans that find new processes before they are killed without standing still
 _PAUSE_MILLISECONDS = 20
 _PROC = "/proc"
@@ -145,12 +146,16 @@ def kill_descendants(seconds: float = SWEEP_SECONDS) -> Swept:
     """Kill and reap everything below this process; afterwards it has no child, unless `left` says otherwise."""
     swept = Swept()
     killed: set[tuple[int, int]] = set()
+    limit = clock.monotonic() + max(_SWEEP_LIMIT, seconds)
     deadline = clock.monotonic() + seconds
     while has_children():
         alive = _freeze(deadline)
+        before = len(killed)
         killed.update((process.pid, process.start) for process in alive if send(process, signal.SIGKILL))
         _reap_children(swept)
-        if clock.monotonic() > deadline:
+        if len(killed) > before:  # on a loaded machine one look at /proc may take seconds
+            deadline = min(clock.monotonic() + seconds, limit)
+        elif clock.monotonic() > deadline:
             swept.left = [process.pid for process in descendants(os.getpid()) if not process.dead]
             break
         _await_death(alive)

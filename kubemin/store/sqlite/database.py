@@ -14,10 +14,8 @@ from pathlib import Path
 from kubemin.errors import StoreUnavailable
 
 APPLICATION_ID = 0x6B756265  # "kube": a file of ours
-BUSY_SECONDS = (
-    5.0  # a reader's checkpoint or a backup may hold the file for a moment; the state lock keeps writers apart
-)
-CACHE_KIB = 16 * 1024
+BUSY_SECONDS = 5.0  # a backup or a reader may hold the file for a moment; the state lock keeps writers apart
+CACHE_KIB = 4 * 1024
 CHECKPOINT_PAGES = 4000  # 16 MiB of log: fewer fsyncs of the main file than the default 1000, bounded recovery
 
 _FOLDER = Path(__file__).parent
