@@ -65,6 +65,7 @@ def test_a_step_that_outlives_the_grace_saves_its_state_and_costs_no_attempt(
     daemon = start_daemon(gracefulTimeout="200ms", started=False)
     daemon.workflow("saves.yaml", SAVES.replace("STATE_DIR", str(tmp_path)))
     daemon.start()
+    wait_until(lambda: [view.name for view in daemon.client.workflows()] == ["saves"], what="the publication")
     run = daemon.client.submit("saves")
     wait_until(lambda: (tmp_path / "begun").exists(), what="the step's start")
     daemon.restart()
