@@ -126,6 +126,7 @@ def test_deleted_and_made_by_somebody_else(api: ApiServer, start_fleet: StartFle
     fleet.wait_leader(after=lost["at"])
     new = fleet.events("leader", after=at)[0]
     assert new["epoch"] == 9
+    assert not [one for one in fleet.ledger.effects() if lost["at"] + 0.05 < one["checked"] < new["at"]]
     assert new["at"] - at > 1.9
     fleet.check()
 

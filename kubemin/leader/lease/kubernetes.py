@@ -211,7 +211,8 @@ def _json(data: bytes) -> _Object:
 
 
 def _reason(exc: Exception) -> str:
-    """urllib3 wraps the reason in its own words, with object addresses in them."""
+    """urllib3 and the client wrap the reason in their own words: object addresses before it, class names in lines
+    above."""
     cause: object = getattr(exc, "reason", None) or exc
-    text = str(cause).rpartition(">: ")[2] or type(cause).__name__
-    return text.splitlines()[0] if text else type(cause).__name__
+    lines = str(cause).rpartition(">: ")[2].splitlines()
+    return lines[-1] if lines else type(cause).__name__
