@@ -38,9 +38,12 @@ HELLO: Final = b"H"  # a new coordinator: send again what is not acknowledged, t
 ACK: Final = b"A"  # coordinator → worker: highest committed report
 REPORT: Final = b"R"  # worker → coordinator: [seq, Outcome]
 CANCEL: Final = b"C"  # coordinator → worker: [token, cause]
+MODE: Final = b"M"  # coordinator → worker of a fleet: {"distributed", "paused"}
+LOST: Final = b"L"  # worker of a fleet → coordinator: it was cut off inside BLPOP
 CONTROL: Final = b"S"  # supervisor ↔ coordinator: a JSON object, perhaps with descriptors
 TASK_KIND, HELLO_KIND, ACK_KIND = TASK[0], HELLO[0], ACK[0]
 REPORT_KIND, CANCEL_KIND, CONTROL_KIND = REPORT[0], CANCEL[0], CONTROL[0]
+MODE_KIND, LOST_KIND = MODE[0], LOST[0]
 
 _LARGE: Final = 0x80  # set in the kind byte: the body is in the first attached descriptor
 # Plain integers: `socket`'s own are enums, whose & costs as much as a system call.
@@ -316,6 +319,24 @@ def pack_ack(acked: int) -> bytes:
 
 def unpack_ack(body: bytes) -> int:
     return _decode(_number, body, "acknowledgement")
+
+
+class Mode(msgspec.Struct, frozen=True):
+    """Where a worker of a fleet takes tasks from: Redis (`distributed`), nowhere (`paused`), else its channel."""
+
+    distributed: bool = False
+    paused: bool = False
+
+
+_mode = msgspec.json.Decoder(Mode).decode
+
+
+def pack_mode(mode: Mode) -> bytes:
+    return _encode(mode)
+
+
+def unpack_mode(body: bytes) -> Mode:
+    return _decode(_mode, body, "mode")
 
 
 def pack_hello() -> bytes:

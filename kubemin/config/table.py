@@ -106,7 +106,6 @@ TABLE: tuple[Key, ...] = (
         pattern=_REDIS,
         shape="host:port, redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
         aliases=("REDIS_ADDR",),
-        later=True,
     ),
     Key(
         "enableDistributed",
@@ -115,9 +114,8 @@ TABLE: tuple[Key, ...] = (
         "false forces local mode although redisAddr is set",
         default="true when redisAddr is set",
         optional=True,
-        later=True,
     ),
-    Key("redisRequired", Kind.BOOL, _RESTART, "refuse to start while Redis does not answer", later=True),
+    Key("redisRequired", Kind.BOOL, _RESTART, "refuse to start while Redis does not answer"),
     Key("maxWorkers", Kind.INT, _LIVE, "worker processes in the pool", 1, 1024, aliases=("MAX_WORKERS",)),
     Key(
         "nodeId",
@@ -175,7 +173,6 @@ TABLE: tuple[Key, ...] = (
         _RESTART,
         "where the leader's lease is kept",
         choices=("auto", "kubernetes", "redis"),
-        later=True,
     ),
     Key("leaderElection.namespace", Kind.TEXT, _RESTART, "namespace of the Lease", pattern=_DNS, shape=_DNS_SHAPE),
     Key(
@@ -201,7 +198,6 @@ TABLE: tuple[Key, ...] = (
         "how to reach the Kubernetes API server",
         default="in-cluster, then $KUBECONFIG, then ~/.kube/config",
         optional=True,
-        later=True,
     ),
     Key(
         "user",
@@ -241,7 +237,6 @@ TABLE: tuple[Key, ...] = (
         _LIVE,
         "what a submission waits for in Redis",
         choices=("none", "fsync", "replica"),
-        later=True,
     ),
     Key(
         "redisPasswordFile",
@@ -250,7 +245,6 @@ TABLE: tuple[Key, ...] = (
         "file that holds the password of Redis",
         default="redis-password among systemd's credentials",
         optional=True,
-        later=True,
     ),
     Key(
         "secretsDir",

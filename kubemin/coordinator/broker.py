@@ -19,12 +19,16 @@ from kubemin.channel import (
     CANCEL,
     HELLO,
     HELLO_KIND,
+    LOST_KIND,
+    MODE,
     TASK,
     TASK_KIND,
+    Mode,
     PacketConnection,
     pack_ack,
     pack_cancel,
     pack_hello,
+    pack_mode,
     pack_task,
     unpack_report,
     unpack_task,
@@ -78,6 +82,8 @@ class Link:
         self.last_report = clock.monotonic()
         self.closed = False
         self.greeted = False  # it has answered our hello
+        self.cut_off = False  # it lost its connection while it waited for a task (fleet)
+        self.told: Mode | None = None  # where it takes tasks from (fleet)
         self.unheard: set[int] = set()  # tokens a predecessor committed; the worker has not said whether it got them
         self._writer, self._reader, self.reports = writer, reader, reports
 
@@ -103,6 +109,11 @@ class Link:
     def hello(self) -> None:
         """Ask for everything that was not acknowledged: the first words of a new coordinator."""
         self._send(HELLO, pack_hello())
+
+    def tell_mode(self, mode: Mode) -> None:
+        """Once; again in a later round when the channel is full."""
+        if mode != self.told and self._send(MODE, pack_mode(mode)):
+            self.told = mode
 
     def adopt(self, run: str, idx: int, token: int) -> None:
         """Note a claim of an earlier coordinator, which may have died between its commit and the hand-over."""
@@ -170,6 +181,9 @@ class Link:
                     break
                 if packet[0] == HELLO_KIND:
                     self.greeted = True
+                    continue
+                if packet[0] == LOST_KIND:
+                    self.cut_off = True
                     continue
                 sequence, outcome = unpack_report(packet[1])
             except ValueError as exc:

@@ -45,7 +45,9 @@ def _executing(died: Died, link: Link) -> Held | None:
 def _verdict(died: Died, held: Held) -> tuple[TaskState | None, Cause, str]:
     if died.reason == "deadline":
         return TaskState.TIMEOUT, Cause.TIMEOUT, "the step's time-out passed and its worker was killed"
-    if died.reason in ("cancelled", "fenced"):
+    if died.reason == "fenced":  # stopped for longer than its lock lives, or silent after its step's end
+        return None, Cause.WORKER_LOST, "the worker was killed: it did not keep its task's lock"
+    if died.reason == "cancelled":
         return TaskState.CANCELLED, held.stop_cause or Cause.CANCELLED, "the step did not end and its worker was killed"
     if died.reason in ("drain", "stop"):
         return None, Cause.DRAIN, "the step did not end within the grace period"

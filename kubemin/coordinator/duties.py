@@ -18,8 +18,9 @@ LOOK_EVERY = 0.05  # seconds between looks at due times while the loop is busy
 class Duties:
     """Knows what is due next. After a failed transaction, and after definitions changed, call `invalidate`."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings, *, schedules: bool = True) -> None:
         self._store = store
+        self._schedules = schedules  # False: nothing fires by itself here
         self._scheduler = Scheduler(store)
         self._stale = False
         self._unfinished = True  # something large was left by a predecessor, perhaps
@@ -61,7 +62,8 @@ class Duties:
         self._unfinished = self._store.advance(ADVANCE_SLICE)
         if now >= self._looked + self._wait:
             more = promote.promote_due(self._store, wall)
-            self._scheduler.fire_due(wall)
+            if self._schedules:
+                self._scheduler.fire_due(wall)
             self._looked = now
             self._wait = 0.0 if more else self._until_due(wall)
         if now >= self._pruned + prune.PERIOD and not prune.prune_slice(self._store, self.retention):
@@ -69,5 +71,5 @@ class Duties:
 
     def _until_due(self, wall: clock.Micros) -> float:
         wait = promote.seconds_to_next(self._store, wall)
-        slot = self._scheduler.next_due()
+        slot = self._scheduler.next_due() if self._schedules else None
         return wait if slot is None else min(wait, max((slot - wall) / clock.SECOND, 0.0))

@@ -7,7 +7,7 @@ behind a task that turns out long is taken back (broker.py).
 
 from __future__ import annotations
 
-WINDOW_TASKS = 100  # handed to one worker at once, at most (a socket pair holds about 160 small packets)
+WINDOW_TASKS = 200  # handed to one worker at once, at most (a socket pair holds about 160 small packets)
 WINDOW_SECONDS = 0.008  # of expected work
 _WEIGHT = 0.2
 _KEPT = 10_000  # labels; the oldest half is forgotten beyond that

@@ -1,16 +1,13 @@
-"""Transitions, told: one log record an event, and the counters that `status` shows."""
+"""The counters that `status` shows, kept from the transitions that this coordinator hears of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 from kubemin.store.base import Change
-from kubemin.telemetry import log
+from kubemin.store.telling import tell as tell
 
 RATE_SECONDS = 20.0  # weight of the past in the rate: a change shows after a few of them
 _LOST = frozenset({"worker-lost", "node-lost"})
 _ENDS = frozenset({"finished", "cancelled", "skipped", "quarantined"})
-_WARN = frozenset({"quarantined", "fenced"})
 
 
 class Counters:
@@ -41,29 +38,3 @@ class Counters:
         if before:
             fresh = (self.ended - ended) / max(now - before, 1e-3)
             self.rate = round(self.rate + (fresh - self.rate) * min(1.0, (now - before) / RATE_SECONDS), 2)
-
-
-def tell(changes: Iterable[Change]) -> None:
-    """Log them: warnings for what an operator should look at, debug for single Python tasks that went well."""
-    for change in changes:
-        if change.event in _WARN or (not change.step and change.state in ("failed", "timeout")):
-            _emit(log.warning, change)
-        elif change.quiet or (change.step and change.event == "finished"):
-            _emit(log.debug, change)  # of a step's end its worker tells, with its duration
-        else:
-            _emit(log.info, change)
-
-
-def _emit(write: Callable[..., None], change: Change) -> None:
-    fields = {
-        "run": change.run,
-        "workflow": change.workflow,
-        "step": change.step,
-        "task": change.task,
-        "state": change.state,
-        "cause": change.cause,
-        "attempt": change.attempt,
-        "reason": change.message,
-    }
-    subject = "task" if change.step else "run"
-    write(f"{subject} {change.event}", **{name: value for name, value in fields.items() if value})

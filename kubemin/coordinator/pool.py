@@ -39,6 +39,9 @@ class Pool:
     def owners(self) -> list[Owner]:
         return list(self._by_owner)
 
+    def link(self, owner: Owner) -> Link | None:
+        return self._by_owner.get(owner)
+
     def owns(self, fd: int) -> bool:
         return fd in self._by_fd
 

@@ -23,9 +23,10 @@ from typing import Any
 from kubemin import clock, faults
 from kubemin.channel import PacketConnection, close_all
 from kubemin.config import Settings
-from kubemin.coordinator import events, failhook
+from kubemin.coordinator import events
 from kubemin.coordinator.control import Control, Died
 from kubemin.coordinator.duties import Duties
+from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE, EXIT_SWITCH
 from kubemin.coordinator.metering import Meter
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.pool import Grant, Pool
@@ -34,12 +35,13 @@ from kubemin.coordinator.requests import carry_out
 from kubemin.coordinator.server import Reply, Request, Server
 from kubemin.coordinator.waiters import Waiters
 from kubemin.errors import KubeminError, StoreUnavailable
+from kubemin.modes import RULES, Mode, in_fleet
 from kubemin.scoreboard import Scoreboard
+from kubemin.store import failhook
 from kubemin.store.base import Change, Reader
 from kubemin.store.sqlite import SqliteReader, SqliteStore
 from kubemin.telemetry import log
 
-EXIT_STORE_UNUSABLE = 3
 ATTACH_SECONDS = 10.0  # for the supervisor to name the living workers
 TICK = 5.0  # seconds: the longest sleep, and the heartbeat in the scoreboard
 STALL_LOOK = 0.01  # seconds between looks at workers that have tasks queued
@@ -58,10 +60,19 @@ class _Poisoned(Exception):
 
 
 class Coordinator:
-    """One life of the coordinator process."""
+    """One life of the coordinator process. `switch`: a descriptor that becomes readable when Redis answers."""
 
-    def __init__(self, instance: str, settings: Settings, board: Scoreboard, control: PacketConnection) -> None:
+    def __init__(
+        self,
+        instance: str,
+        settings: Settings,
+        board: Scoreboard,
+        control: PacketConnection,
+        mode: Mode = Mode.LOCAL,
+        switch: int | None = None,
+    ) -> None:
         self.settings = settings
+        self.mode = mode
         self.board = board
         self.store = SqliteStore(
             os.path.join(settings.state_dir, "kubemin.db"),
@@ -73,7 +84,11 @@ class Coordinator:
         self.control = Control(control)
         self.poller.register(control.fileno(), select.EPOLLIN)
         self.pool = Pool(instance, self.poller)
-        self.duties = Duties(self.store, settings)
+        self.switching = False
+        self._switch = switch
+        if switch is not None:
+            self.poller.register(switch, select.EPOLLIN)
+        self.duties = Duties(self.store, settings, schedules=RULES[mode].schedules)
         self.waiters = Waiters()
         self.pending = Pending()
         self.requests: list[tuple[Request, Reply]] = []
@@ -168,6 +183,9 @@ class Coordinator:
             self._quiet_only = False
             if fd == self.control.fileno():
                 self._read_control()
+            elif fd == self._switch:
+                self._hand_out_again(False)
+                self.switching = self.finishing = True
             else:
                 self.requests += self.server.on_event(fd, happened)
 
@@ -340,7 +358,7 @@ class Coordinator:
     def _write_record(self, *, ready: bool) -> None:
         self.board.write_coordinator(
             pid=os.getpid(),
-            mode="local",
+            mode=self.mode.value,
             leader=self.settings.node_id,
             tick=time.clock_gettime(time.CLOCK_BOOTTIME),
             ready=ready,
@@ -373,12 +391,23 @@ def run_coordinator(
     supervisor_pid: int,
     predecessor: list[tuple[str, int, int]],
 ) -> int:
-    """The process, after the fork; returns its exit code: 0 finished, 3 the store cannot be used (logged)."""
+    """The process, after the fork; returns its exit code (`exits.py`). What cannot be used is logged."""
     try:
-        coordinator = Coordinator(instance, settings, board, control)
+        if in_fleet(settings):
+            from kubemin.coordinator.fleet.entry import run_in_fleet, watch_for_redis
+
+            code = run_in_fleet(
+                instance=instance, settings=settings, board=board, control=control, predecessor=predecessor
+            )
+            if code is not None:
+                return code
+            switch = watch_for_redis(settings)
+            coordinator = Coordinator(instance, settings, board, control, Mode.FALLBACK, switch)
+        else:
+            coordinator = Coordinator(instance, settings, board, control)
         coordinator.start(predecessor)
     except KubeminError as exc:
         log.error("the coordinator cannot start", reason=str(exc))
         return EXIT_STORE_UNUSABLE
     coordinator.run()
-    return 0
+    return EXIT_SWITCH if coordinator.switching else 0

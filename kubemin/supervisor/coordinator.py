@@ -25,6 +25,7 @@ from kubemin.supervisor.slots import Life, ending, jittered
 from kubemin.telemetry import log
 
 EXIT_FATAL = 3  # its exit code: the store cannot be used; it has logged why
+EXIT_SWITCH = 4  # its exit code: another store is to be used from now on
 YOUNG = 5.0  # seconds: a coordinator that dies sooner is restarted after a pause
 PAUSES = (0.0, 0.1, 0.2, 0.4, 0.7)  # seconds; promise P3 wants it back within 1 s
 FATAL_PAUSE = 10.0  # the same when it was ready once and now finds its store unusable
@@ -115,10 +116,12 @@ class Keeper:
             return False
         self.receive()  # it may have become ready and died since
         self._close()
-        self.restarts += 1
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+        self.restarts += code != EXIT_SWITCH
         if code == 0 and "finish" in self._wishes:
             self.finished = True
+        elif code == EXIT_SWITCH:
+            self._not_before = now
         elif code == EXIT_FATAL and not self._ever_ready:
             self.failure = EXIT_FATAL, "the coordinator cannot use the store; the log says why"
         else:

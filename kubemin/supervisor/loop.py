@@ -206,12 +206,18 @@ class Supervisor:
             "worker_ends": self.pool.ended,
             "worker_deaths": self.pool.died,
             "coordinator_restarts": self.keeper.restarts,
+            "mode": self._mode(),
         }
         if shown == self._shown:
             return
         self._shown = shown
         self.node.board.write_header(**shown)
-        setproctitle(f"kubemin: supervisor [{self.node.settings.node_id} local gen {self.pool.generation}]")
+        generation = self.pool.generation
+        setproctitle(f"kubemin: supervisor [{self.node.settings.node_id} {shown['mode']} gen {generation}]")
+
+    def _mode(self) -> str:
+        record = self.node.board.read_coordinator()
+        return record.mode if record is not None else str(self._shown.get("mode", "local"))
 
     def _status(self) -> str:
         if self.stop.active:

@@ -19,6 +19,7 @@ class Hygiene:
     """Compares the process with what it was when this was made: after everything of the worker's own is open."""
 
     def __init__(self) -> None:
+        self.own: set[int] = set()  # descriptors that the worker opened since, and may close
         self._umask = os.umask(0o022)
         os.umask(self._umask)
         self._before = self._look()
@@ -26,6 +27,8 @@ class Hygiene:
     def check(self) -> str | None:
         """What was left, in words, or None."""
         now = self._look()
+        for fd in self.own:
+            now["descriptors"].pop(fd, None)
         if now == self._before:
             return None
         return "; ".join(

@@ -327,17 +327,7 @@ def test_a_runtime_directory_too_long_for_a_socket() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("redisAddr", "10.0.0.5:6379"),
-        ("redisAddr", "rediss://user:pw@host:6380/2"),
-        ("redisAddr", "redis+sentinel://h1:1,h2:2/main/0"),
-        ("redisAddr", "unix:///run/redis.sock"),
-        ("redisAddr", "[::1]:6379"),
-        ("leaderElection.backend", "kubernetes"),
         ("signingKeyFile", "/k"),
-        ("durability", "fsync"),
-        ("redisRequired", "true"),
-        ("enableDistributed", "true"),
-        ("kubeconfig", "/k"),
     ],
 )
 def test_later_versions_are_not_silently_ignored(name: str, text: str) -> None:

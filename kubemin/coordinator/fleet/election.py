@@ -1,0 +1,111 @@
+"""The campaign of this node: which backend, under which name, and what the store says of epochs.
+
+The backend is chosen once, at the start, and never changed while it runs; Redis remembers which one the fleet uses.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+
+from kubemin.config import Settings
+from kubemin.errors import Invalid, KubeminError
+from kubemin.leader.announcer import Announcer
+from kubemin.leader.campaign import Campaign
+from kubemin.leader.elector import REQUEST_TIMEOUT
+from kubemin.leader.lease.base import LeaseBackend, Unanswered
+from kubemin.leader.lease.caller import FLEET_KEYS, StoreCaller
+from kubemin.leader.lease.redis import Agreement, RedisLease
+from kubemin.store.redis.node import NodeStore
+from kubemin.store.redis.opening import open_store, redis_address
+from kubemin.telemetry import log
+
+
+def make_campaign(settings: Settings) -> Campaign:
+    """Raises Invalid: durations that contradict each other, no way to the backend that is configured."""
+    backend = _backend(settings)
+    address = redis_address(settings)
+    agreement = Agreement(lambda: StoreCaller(address), FLEET_KEYS.backend)
+    floor = _Floor(settings)
+    election = settings.leader_election
+    log.debug("election", lease=backend.place, backend=backend.kind)
+    return Campaign(
+        backend,
+        election,
+        floor,
+        _announcer(settings, backend.place),
+        identity=f"{settings.node_id}_{os.getppid()}_{uuid.uuid4()}",
+        may_campaign=lambda: agreement.check(backend.place, REQUEST_TIMEOUT),
+        work_stalls_after=election.renew_deadline / 2,
+    )
+
+
+def node_of(identity: str) -> str:
+    """The node's name in a holder identity."""
+    name, _, rest = identity.rpartition("_")
+    return name.rpartition("_")[0] or rest or identity
+
+
+class _Floor:
+    """The highest epoch that the store has accepted, asked on a connection of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store: NodeStore | None = None
+
+    def __call__(self) -> int:
+        if self._store is None:
+            self._store = open_store(self._settings, name="kubemin-epoch")
+        try:
+            return self._store.newest_epoch()
+        except KubeminError as exc:
+            self._store = None  # a request that hangs keeps its connection
+            raise Unanswered(str(exc)) from exc
+
+
+def _announcer(settings: Settings, place: str) -> Announcer:
+    if settings.leader_election.exit_on_lost_leader:
+        return _Exiting(settings.node_id, place)
+    return Announcer(settings.node_id, place)
+
+
+class _Exiting(Announcer):
+    """exitOnLostLeader: the coordinator is restarted, and never the workers."""
+
+    def lost(self, epoch: int, reason: str) -> None:
+        super().lost(epoch, reason)
+        log.error("the coordinator ends, as leaderElection.exitOnLostLeader says", epoch=epoch)
+        os._exit(1)
+
+
+def _backend(settings: Settings) -> LeaseBackend:
+    election = settings.leader_election
+    connect = _kubernetes(settings) if election.backend != "redis" else None
+    if connect is not None:
+        from kubemin.leader.lease.kubernetes import KubernetesLease
+
+        return KubernetesLease(connect, election.namespace, election.name)
+    if election.backend == "kubernetes":
+        raise Invalid(
+            "leaderElection.backend is kubernetes, and this machine knows no cluster: set kubeconfig, or backend: redis"
+        )
+    address = redis_address(settings)
+    return RedisLease(lambda: StoreCaller(address), FLEET_KEYS, election.lease_duration)
+
+
+def _kubernetes(settings: Settings) -> Callable[[], object] | None:
+    """How to make a client; None: this machine knows no cluster."""
+    from kubemin.kube.client import new_client
+    from kubemin.kube.credentials import find_credentials
+
+    if find_credentials(settings.kubeconfig) is None:
+        return None
+
+    def connect() -> object:
+        credentials = find_credentials(settings.kubeconfig)
+        if credentials is None:
+            raise Invalid("the credentials for Kubernetes are gone; set kubeconfig")
+        return new_client(credentials)
+
+    return connect

@@ -1,0 +1,108 @@
+"""This node's place in the fleet: its name, its heartbeat, and the burial of its own dead predecessors.
+
+A name belongs to the machine and state directory that beat last: a second node of the same name refuses to start.
+What a predecessor held is taken back at once, after what it left undelivered was delivered; no leader is needed.
+"""
+
+from __future__ import annotations
+
+from kubemin import __version__, clock
+from kubemin.config import Settings
+from kubemin.coordinator.fleet.instances import Instances
+from kubemin.coordinator.fleet.timing import Every
+from kubemin.errors import Refused, StoreUnavailable
+from kubemin.store import undelivered
+from kubemin.store.redis.node import NodeRecord, NodeStore
+from kubemin.store.telling import tell
+from kubemin.telemetry import log
+
+BEAT_SECONDS = 5.0
+BEATS_OF_LIFE = 3  # a name is free after so many missed heartbeats
+
+Started = list[tuple[str, int, int]]  # run, idx, token
+
+
+class NameTaken(Refused):
+    code = "node_name"
+
+
+class Membership:
+    def __init__(self, store: NodeStore, settings: Settings, instance: str, predecessor: Started) -> None:
+        self._store, self._settings, self._instance = store, settings, instance
+        self._started = {(run, idx): token for run, idx, token in predecessor}
+        self._known = bool(predecessor)
+        try:
+            self._instances = Instances(settings.state_dir)
+        except OSError as exc:
+            raise StoreUnavailable(f"cannot read in {settings.state_dir}: {exc.strerror}", fatal=True) from exc
+        self._beat = Every(BEAT_SECONDS, jitter=0.1)
+        self._since = clock.wall()
+
+    def left(self) -> float:
+        return self._beat.left()
+
+    def enter(self, record: NodeRecord) -> None:
+        """Before the first claim. Raises NameTaken, StoreUnavailable."""
+        self._beat.soon()
+        self.turn(record)
+        try:
+            dead = self._instances.note(self._instance)
+        except OSError as exc:
+            raise StoreUnavailable(f"cannot write in {self._settings.state_dir}: {exc.strerror}", fatal=True) from exc
+        self.deliver()
+        count = 0
+        for instance in dead:
+            count += self._store.adopt(instance, self._started if self._known else None)
+            self._instances.forget(instance)
+        tell(self._store.changes())
+        if count:
+            log.info("tasks of a dead predecessor were queued again", tasks=count)
+
+    def turn(self, record: NodeRecord) -> None:
+        """The heartbeat, when it is due."""
+        if not self._beat.due():
+            return
+        every = BEAT_SECONDS * BEATS_OF_LIFE
+        other = self._store.beat(record, self.place, every)
+        if other is not None:
+            raise NameTaken(
+                f"a node named {record.node} is in the fleet already, with another machine or state directory "
+                f"(instance {other.instance}): set another nodeId here"
+            )
+
+    def beat_soon(self) -> None:
+        self._beat.soon()
+
+    @property
+    def place(self) -> str:
+        return f"{self._instances.machine} {self._settings.state_dir}"
+
+    def record(self, *, capacity: int, busy: int, leader: bool, drained: bool) -> NodeRecord:
+        return NodeRecord(
+            node=self._settings.node_id,
+            instance=self._instance,
+            version=__version__,
+            record=self._store.version,
+            capacity=capacity,
+            busy=busy,
+            queues=self._settings.queues,
+            leader=leader,
+            drained=drained,
+            started=self._since,
+            every=BEAT_SECONDS,
+        )
+
+    def deliver(self) -> int:
+        """Results that workers left on disk, before anything of theirs is taken back."""
+        count = 0
+        for path, owner, outcomes in undelivered.kept(self._settings.state_dir):
+            verdicts = self._store.finish(owner, outcomes)
+            undelivered.drop(path)
+            count += len(outcomes)
+            log.info("a kept result was delivered", worker=owner.slot, task=f"{outcomes[0].run}.{outcomes[0].idx}",
+                     verdict=verdicts[0].value)  # fmt: skip
+        return count
+
+    def leave(self) -> None:
+        self._store.leave(self._settings.node_id)
+        self._instances.forget(self._instance)

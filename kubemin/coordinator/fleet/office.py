@@ -1,0 +1,88 @@
+"""The leader's office: the election's outcome, and the duties while this node holds it.
+
+The elector runs in a thread of its own; duties run in the coordinator's loop, on its connection, and carry the term.
+A term begins for the store only when it has accepted its epoch; a duty that is refused as fenced ends it here.
+"""
+
+from __future__ import annotations
+
+from kubemin.config import Settings
+from kubemin.coordinator.fleet.duties import FleetDuties
+from kubemin.coordinator.fleet.election import make_campaign, node_of
+from kubemin.coordinator.fleet.timing import Every
+from kubemin.store.redis.errors import Fenced
+from kubemin.store.redis.node import NodeStore
+from kubemin.telemetry import log
+
+WISH_SECONDS = 0.5  # between looks whether somebody asks the leader to step down
+
+
+class Office:
+    def __init__(self, store: NodeStore, settings: Settings) -> None:
+        self._store = store
+        self.campaign = make_campaign(settings)
+        self.duties = FleetDuties(store, settings, self._valid)
+        self._epoch = 0  # of the term that the store has accepted; 0: none
+        self._wishes = Every(WISH_SECONDS)
+        self._started = False
+
+    @property
+    def leading(self) -> bool:
+        return self._epoch != 0
+
+    @property
+    def leader(self) -> str:
+        """The name of the node that leads, as last seen; empty: nobody is known."""
+        holder = self.campaign.figures.holder
+        return node_of(holder) if holder else ""
+
+    def left(self) -> float:
+        return self.duties.left() if self.leading else WISH_SECONDS
+
+    def open(self) -> None:
+        if not self._started:
+            self._started = True
+            self.campaign.start()
+
+    def turn(self) -> None:
+        """Take office, do what is due, or leave it."""
+        self.campaign.beat()
+        grant = self.campaign.term.current()
+        if grant is None:
+            self._leave()
+            return
+        try:
+            if grant.epoch != self._epoch and not self._enter(grant.epoch, grant.holder):
+                return
+            self.duties.turn()
+            if self._wishes.due() and self._store.asked_to_step_down(grant.holder):
+                self._leave()
+                self.campaign.step_down("asked for")
+        except Fenced as exc:
+            log.warning("a duty was refused: another node leads", reason=str(exc))
+            self._leave()
+            self.campaign.step_down("the store knows a newer term")
+
+    def close(self) -> None:
+        """The daemon stops: the next leader need not wait."""
+        self._leave()
+        if self._started:
+            self.campaign.stop()
+
+    def _enter(self, epoch: int, holder: str) -> bool:
+        if not self._store.lead(epoch, holder):
+            log.warning("the store knows a newer term", epoch=epoch)
+            self.campaign.step_down("the store knows a newer term")
+            return False
+        self._epoch = epoch
+        self.duties.invalidate()
+        return True
+
+    def _leave(self) -> None:
+        if self._epoch:
+            self._epoch = 0
+            self._store.follow()
+
+    def _valid(self) -> bool:
+        self.campaign.beat()
+        return self.campaign.term.valid(self._epoch)

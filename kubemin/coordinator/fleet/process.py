@@ -1,0 +1,305 @@
+"""The loop of a fleet's coordinator: read what came, then one step after the other, each bounded.
+
+```
+while not finishing:  wait → collect → settle deaths → beat → renew locks → rescue → the leader's office
+```
+
+Redis away is ordinary: the loop goes on, what was told waits in `Pending`, workers keep their results; the outage is
+told once at its start and once at its end. If this process dies at any instruction, its successor gets the living
+workers and the recent deaths from the supervisor, claims from Redis, and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from typing import Any
+
+from kubemin import clock, faults
+from kubemin.channel import Mode as WorkerMode
+from kubemin.channel import close_all
+from kubemin.config import Settings
+from kubemin.coordinator.broker import Link
+from kubemin.coordinator.control import Control, Died
+from kubemin.coordinator.fleet.carrying import Carrier
+from kubemin.coordinator.fleet.locks import Locks
+from kubemin.coordinator.fleet.membership import Membership, NameTaken, Started
+from kubemin.coordinator.fleet.office import Office
+from kubemin.coordinator.fleet.rescues import Rescues
+from kubemin.coordinator.fleet.timing import Every
+from kubemin.coordinator.fleet.workers import FleetPool
+from kubemin.coordinator.pending import Pending
+from kubemin.coordinator.publishing import take_over
+from kubemin.errors import KubeminError, StoreUnavailable
+from kubemin.model.records import Owner
+from kubemin.modes import Mode
+from kubemin.scoreboard import Scoreboard, boottime
+from kubemin.store.redis.node import WORKER_NAME, NodeRecord, NodeStore
+from kubemin.store.telling import tell
+from kubemin.telemetry import log
+
+ATTACH_SECONDS = 10.0  # for the supervisor to name the living workers
+LONGEST_WAIT = 1.0
+RECORD_SECONDS = 1.0  # between heartbeats in the scoreboard
+SHORTEST_PAUSE = 0.05  # while Redis does not answer
+FINISH_SECONDS = 5.0  # for what is pending at the end; a successor does the rest
+
+
+class FleetCoordinator:
+    """One life of the coordinator process. `resumed`: a predecessor of this very daemon was in the fleet already."""
+
+    def __init__(
+        self,
+        instance: str,
+        settings: Settings,
+        board: Scoreboard,
+        control: Control,
+        store: NodeStore,
+        predecessor: Started,
+    ) -> None:
+        self.instance, self.settings, self.board = instance, settings, board
+        self.control, self.store = control, store
+        self.poller = select.epoll()
+        self.poller.register(control.fileno(), select.EPOLLIN)
+        self.pool = FleetPool(instance, self.poller)
+        self.pending = Pending()
+        self.membership = Membership(store, settings, instance, predecessor)
+        self.locks = Locks(store, board, self.pool, settings.lock.ttl, settings.lock.renew, self._kill)
+        self.rescues = Rescues(store, settings.queues)
+        self.office = Office(store, settings)
+        self.carrier = Carrier(settings, instance, store)
+        self.attached = self.joined = self.finishing = False
+        self.paused = self.unblocking = self.publishing = False
+        self._stopping = False
+        self._outage_since = 0.0
+        self._outage = ""
+        self._retry_at = 0.0
+        self._record = Every(RECORD_SECONDS)
+        self._settled = 0  # deaths whose tasks went back
+        self._requeued = 0
+
+    # --- start --------------------------------------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Until the supervisor has named all that live."""
+        deadline = clock.monotonic() + ATTACH_SECONDS
+        while not self.attached and not self.finishing and (left := deadline - clock.monotonic()) > 0:
+            self._collect(left)
+
+    def join(self) -> None:
+        """Become a member: name, predecessors, files; then workers may claim. Raises NameTaken, StoreUnavailable."""
+        self.membership.enter(self._node_record())
+        self._settle()
+        requeued = self.store.recover(self.pool.owners(), {})
+        tell(self.store.changes())
+        if requeued:
+            log.info("tasks of dead workers were queued again", tasks=requeued)
+        self.carrier.open(self.pool.owners())
+        for link in self.pool.links:
+            link.hello()
+        self._publish()
+        self.joined = True
+        self._tell_workers()
+        self.office.open()
+        self._write_record()
+        self.control.send(type="ready")
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        while not self.finishing:
+            self._collect(self._timeout())
+            self._turn()
+        self._finish()
+
+    def _timeout(self) -> float:
+        if self._outage:
+            return max(self._retry_at - clock.monotonic(), 0.0)
+        if not self.joined or self.pending:
+            return 0.0
+        steps = (
+            self.locks.left(),
+            self.rescues.left(),
+            self.office.left(),
+            self.membership.left(),
+            self._record.left(),
+        )
+        return min(LONGEST_WAIT, *steps)
+
+    def _turn(self) -> None:
+        self.office.campaign.beat()
+        if not self._outage or clock.monotonic() >= self._retry_at:
+            try:
+                self._steps()
+            except StoreUnavailable as exc:
+                self._outage_goes_on(exc)
+            else:
+                self._outage_ends()
+        if self._record.due():
+            self._write_record()
+        self.control.flush()
+
+    def _steps(self) -> None:
+        if not self.joined:
+            self.join()
+        self._settle()
+        self.membership.turn(self._node_record())
+        self.locks.leave_out(self.carrier.tasks)
+        self.locks.turn()
+        self.rescues.turn()
+        if self.publishing:
+            self._publish()
+        if self.unblocking:
+            self.store.unblock(f"{WORKER_NAME}{self.instance}:")
+            self.unblocking = False
+        if not self._stopping:
+            self.office.turn()
+        self._tell()
+
+    # --- what came ----------------------------------------------------------------------------------------------------
+
+    def _collect(self, timeout: float) -> None:
+        for fd, _ in self.poller.poll(timeout):
+            if self.pool.owns(fd):
+                self.pool.read(fd, self.pending)
+            elif fd == self.control.fileno():
+                self._read_control()
+        if self.pool.cut_off():
+            self.rescues.ask()
+
+    def _read_control(self) -> None:
+        try:
+            messages = self.control.receive()
+        except EOFError:
+            log.error("the supervisor is gone")
+            os._exit(1)
+        for message, fds in messages:
+            self._on_message(message, fds)
+
+    def _on_message(self, message: dict[str, Any], fds: list[int]) -> None:
+        kind = message["type"]
+        if kind == "worker":
+            self.pool.attach(message["slot"], message["incarnation"], message["pid"], fds)
+            self._tell_workers()
+            return
+        close_all(fds)
+        if kind == "attached":
+            self.attached = True
+        elif kind == "died":
+            fields = {name: message.get(name) for name in Died.__struct_fields__}
+            self.pool.bury(Died(**fields), self.pending)  # type: ignore[arg-type]
+            self.rescues.ask()
+        elif kind == "reload":
+            self.publishing = True
+        elif kind == "drain":
+            self._pause(message["on"])
+        elif kind == "stop":
+            self._stopping = True
+            self._pause(True)
+            self.office.close()
+        elif kind == "finish":
+            self.finishing = True
+
+    def _pause(self, on: bool) -> None:
+        self.paused = on or self._stopping
+        self.unblocking = on
+        self.membership.beat_soon()
+        self._tell_workers()
+
+    def _tell_workers(self) -> None:
+        if self.joined:
+            self.pool.tell_mode(WorkerMode(distributed=True, paused=self.paused))
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Deaths: what was left on disk counts first, then what a dead worker held goes back or is charged."""
+        if not self.pending:
+            return
+        faults.point("coordinator.collected")
+        self.carrier.settle(self.pending)
+        self.membership.deliver()
+        self.pending.apply(self.store)
+        self.pending.clear()
+        self.pool.acknowledge()
+        self.rescues.ask()
+
+    def _publish(self) -> None:
+        self.settings = take_over(self.store, self.settings)
+        self.store.task_timeout = self.settings.task_timeout
+        log.set_level(self.settings.log.level)
+        self.rescues.queues = self.settings.queues
+        self.office.duties.invalidate()
+        self.publishing = False
+
+    def _tell(self) -> None:
+        changes = self.store.changes()
+        self._requeued += sum(change.event == "requeued" for change in changes)
+        tell(changes)
+
+    def _kill(self, link: Link, token: int, reason: str) -> None:
+        owner: Owner = link.owner
+        self.control.send(type="kill", slot=owner.slot, incarnation=owner.incarnation, token=token, reason=reason)
+
+    # --- outages ------------------------------------------------------------------------------------------------------
+
+    def _outage_goes_on(self, exc: StoreUnavailable) -> None:
+        if not self._outage:
+            self._outage_since = clock.monotonic()
+            log.warning("Redis cannot be used; running tasks go on, results are kept", reason=str(exc))
+        self._outage = str(exc)
+        self._retry_at = clock.monotonic() + max(self.store.client.retry_in(), SHORTEST_PAUSE)
+
+    def _outage_ends(self) -> None:
+        if self._outage:
+            seconds = round(clock.monotonic() - self._outage_since, 1)
+            log.info("Redis can be used again", seconds=seconds)
+            self._outage = ""
+            self.rescues.ask()
+
+    # --- the scoreboard -----------------------------------------------------------------------------------------------
+
+    def _node_record(self) -> NodeRecord:
+        busy = sum(1 for _ in self.pool.running(self.board))
+        return self.membership.record(
+            capacity=len(self.pool.owners()), busy=busy, leader=self.office.leading, drained=self.paused
+        )
+
+    def _write_record(self) -> None:
+        self.board.write_coordinator(
+            pid=os.getpid(),
+            mode=(Mode.CARRYING if self.carrier.active else Mode.DISTRIBUTED).value,
+            leader=self.office.leader,
+            term_until=boottime() + self.office.campaign.term.remaining() if self.office.leading else 0.0,
+            tick=boottime(),
+            ready=self.joined,
+            requeued=self._requeued,
+            error=self._outage,
+        )
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """All workers are gone: what is known of them is told before this process ends, if Redis answers."""
+        deadline = clock.monotonic() + FINISH_SECONDS
+        while True:
+            try:
+                self._settle()
+                if self.joined and not self.store.running():
+                    self.membership.leave()
+                break
+            except StoreUnavailable as exc:
+                if clock.monotonic() > deadline:
+                    log.warning("leaving without Redis; the next start takes back what was held", reason=str(exc))
+                    break
+                time.sleep(max(self.store.client.retry_in(), SHORTEST_PAUSE))
+        tell(self.store.changes())
+        self.office.close()
+        self.carrier.close()
+        with contextlib.suppress(KubeminError, OSError):
+            self.store.close()
+
+
+__all__ = ["FleetCoordinator", "NameTaken"]

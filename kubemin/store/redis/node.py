@@ -1,0 +1,271 @@
+"""What a node of a fleet asks beyond the store's interface: waiting, renewing, finding what is lost, heartbeat, terms.
+
+`NodeStore` is one connection; each process of the daemon has its own. All of it may be repeated after a lost reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from kubemin import clock
+from kubemin.clock import Micros
+from kubemin.model.records import Owner
+from kubemin.model.states import Cause
+from kubemin.store.base import Stop
+from kubemin.store.redis import keys
+from kubemin.store.redis.claims import Entry, lock_value, slot_name
+from kubemin.store.redis.client import Client
+from kubemin.store.redis.records import encode, pack
+from kubemin.store.redis.store import RedisStore
+
+BLOCK = 2.0  # seconds a BLPOP lasts at most: a dead host's blocked client swallows pushes (engine rule 7)
+OVERDUE = 2.0  # seconds after which a reply to it will not come: the connection is half open
+RESCUE_AFTER = 2.0  # seconds that an entry may be popped and not claimed
+RESCUE_MOST = 30.0  # the same for a task that was suspect again and again
+RESCUE_AT_ONCE = 200
+LAPSED_AT_ONCE = 200  # slots looked at in one call
+RETIRED_LIFE = 7 * 86_400.0  # seconds that an adopted instance is known as dead
+STEP_DOWN = f"{keys.PREFIX}leader:stepdown"  # string: the holder that is asked to, PX
+STEP_DOWN_LIFE = 10.0  # seconds
+WORKER_NAME = "kubemin-worker:"  # + instance:slot:incarnation: name of a worker's connection, by which it is unblocked
+
+Held = tuple[Owner, str, int, int]  # owner, run, idx, token
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """`fenced`: of what was said to be held, what is not its owner's any more."""
+
+    fenced: list[Held]
+    stops: list[Stop]
+    again: int  # locks that had lapsed and were set again
+
+
+class NodeRecord(msgspec.Struct, frozen=True, rename="camel"):
+    """A heartbeat. `capacity` is worker processes, `busy` those that run something."""
+
+    node: str
+    instance: str
+    version: str
+    record: int = 1  # the newest version of records that this node knows
+    capacity: int = 0
+    busy: int = 0
+    queues: tuple[str, ...] = ()
+    leader: bool = False
+    drained: bool = False
+    started: Micros = 0
+    every: float = 5.0  # seconds between heartbeats
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """`age`: seconds since its last heartbeat, by Redis' clock."""
+
+    record: NodeRecord
+    place: str
+    age: float
+
+
+_record = msgspec.json.Decoder(NodeRecord).decode
+
+
+class NodeStore(RedisStore):
+    """`ttl` and `renew` are the settings `lock.ttl` and `lock.renew`, in seconds."""
+
+    def __init__(self, address: str, *, ttl: float = 15.0, renew: float = 5.0, **options: Any) -> None:
+        super().__init__(address, **options)
+        self._claims.ttl = ttl
+        self._ttl, self._tolerance = ttl, 2 * renew
+        self._cursor: bytes | str = "0"
+
+    @property
+    def output_bytes(self) -> int:
+        return self._claims.output_bytes
+
+    @output_bytes.setter
+    def output_bytes(self, limit: int) -> None:
+        self._claims.output_bytes = limit
+
+    @property
+    def left(self) -> bool:
+        """Something large was begun since the last call of `advance`."""
+        return self._session.left
+
+    @property
+    def version(self) -> int:
+        return self._session.version
+
+    def now(self) -> Micros:
+        """Redis' time."""
+        return self._session.now()
+
+    def check_server(self) -> None:
+        """It answers, takes writes, and is ours to use. Raises StoreUnavailable."""
+        self.client.execute("SET", keys.PROBE, "")
+
+    # --- an idle worker ----------------------------------------------------------------------------------------------
+
+    def begin_wait(self, queues: Sequence[str]) -> int:
+        """Block in BLPOP; the descriptor becomes readable at its end."""
+        names = [keys.queue(name, v) for name in queues for v in range(1, self.version + 1)]
+        return self.client.begin("BLPOP", *names, BLOCK)
+
+    def end_wait(self, queues: Sequence[str]) -> Entry | None:
+        """What was popped: to be claimed at once, or it is pushed again in a few seconds."""
+        reply = self.client.end()
+        if reply is None:
+            return None
+        names = [keys.queue(name, v) for name in queues for v in range(1, self.version + 1)]
+        return reply[1].decode(), names.index(reply[0].decode()) + 1
+
+    # --- the node's coordinator --------------------------------------------------------------------------------------
+
+    def renew(self, owners: Sequence[Owner], held: Iterable[Held]) -> Renewal:
+        """Renew all locks of these workers' claims in one call. What is to be stopped comes with the answer."""
+        numbers = {owner: number for number, owner in enumerate(owners, 1)}
+        told = [one for one in held if one[0] in numbers]
+        request = pack(
+            {
+                "slots": [lock_value(owner, self._session.node) for owner in owners],
+                "ttl": round(self._ttl * 1000),
+                "tolerance": round(self._tolerance * clock.SECOND),
+                "held": [[numbers[owner], run, idx, token] for owner, run, idx, token in told],
+            }
+        )
+        touched = (keys.STAMP, *(keys.slot(slot_name(owner)) for owner in owners))
+        fenced, stops, again = self.client.run("renew", touched, keys.PREFIX, request)
+        return Renewal(
+            [told[number - 1] for number in fenced],
+            [_stop(owners[n - 1], run, idx, token, cause) for n, run, idx, token, cause in stops],
+            int(again),
+        )
+
+    def rescue(self, queues: Sequence[str], wait: float = RESCUE_AFTER) -> tuple[list[str], int]:
+        """Push entries again that were popped `wait` seconds ago and not claimed: (tasks, suspects that are left)."""
+        paused = {name.decode() for name in self.client.execute("SMEMBERS", keys.PAUSED)}
+        base = round(RESCUE_AFTER * clock.SECOND)
+        request = pack(
+            {
+                "wait": round(wait * clock.SECOND),
+                "base": base,
+                "most": round(RESCUE_MOST * clock.SECOND),
+                "limit": RESCUE_AT_ONCE,
+            }
+        )
+        pushed, left = [], 0
+        for name in queues:
+            for v in range(1, self.version + 1):
+                entries = keys.held(name, v) if name in paused else keys.queue(name, v)
+                touched = (entries, keys.pending(name, v), keys.suspects(name, v), keys.SEQ)
+                some, more = self.client.run("rescue", touched, keys.PREFIX, request)
+                pushed += [task.decode() for task in some]
+                left += int(more)
+        return pushed, left
+
+    def beat(self, record: NodeRecord, place: str, life: float) -> NodeRecord | None:
+        """This node lives. Returns the record of another that lives under the same name, if there is one."""
+        request = pack({"name": record.node, "place": place, "life": life})
+        other = self.client.run("beat", (keys.NODES,), keys.PREFIX, request, encode(record))
+        return None if other == 1 else _record(other)
+
+    def leave(self, node: str) -> None:
+        """An orderly end: nobody waits for this node's next heartbeat."""
+        self.client.execute("HDEL", keys.NODES, node)
+
+    def nodes(self) -> list[NodeView]:
+        raw = self.client.execute("HGETALL", keys.NODES)
+        now, found = self.now(), []
+        for value in raw[1::2]:
+            at, place, record = value.split(b"\n", 2)
+            try:
+                known = _record(record)
+            except msgspec.DecodeError:
+                continue  # a newer version's
+            found.append(NodeView(known, place.decode(), max(now - int(at), 0) / clock.SECOND))
+        return sorted(found, key=lambda view: view.record.node)
+
+    def unblock(self, prefix: str, *, over: Client | None = None) -> int:
+        """End the waits of connections with names that begin so; how many. By `over` when our own is waiting itself."""
+        client, count = over or self.client, 0
+        for line in client.execute("CLIENT", "LIST", "TYPE", "normal").decode().splitlines():
+            if f" name={prefix}" in line and " cmd=blpop " in line:
+                number = line.partition("id=")[2].partition(" ")[0]
+                count += int(client.execute("CLIENT", "UNBLOCK", number))
+        return count
+
+    def is_retired(self, owner: Owner) -> bool:
+        """This life of a worker counts as dead: it claims nothing any more."""
+        known, dead = self.client.pipeline(
+            [("GET", keys.slot(slot_name(owner))), ("HEXISTS", keys.RETIRED, owner.instance)]
+        )
+        return known == b"retired" or bool(dead)
+
+    # --- the dead ----------------------------------------------------------------------------------------------------
+
+    def adopt(self, instance: str, started: dict[tuple[str, int], int] | None) -> int:
+        """Take back what a dead instance held; those in `started` (None: all) are charged. How many were queued again.
+        Its late requests are refused from here on. To be called only with proof of its death (engine rule 12)."""
+        self.client.execute("HSET", keys.RETIRED, instance, self.now())
+        if started is None:
+            slots = self._claims.records(self._claims.slots(instance))
+            started = {(claim.run, claim.idx): claim.token for _, claims in slots for claim in claims}
+        return self._claims.take_all(instance, set(), started)
+
+    def recover_lapsed(self) -> tuple[int, float]:
+        """A leader's duty: queue again what is held under locks that are gone: (tasks, seconds of grace left)."""
+        request = self._session.duty(
+            cursor=self._cursor,
+            count=LAPSED_AT_ONCE,
+            ttl=round(self._ttl * 1000),
+            tolerance=round(self._tolerance * clock.SECOND),
+        )
+        cursor, slots, grace = self.client.run("lapsed", (keys.STAMP, keys.SLOTS), keys.PREFIX, pack(request))
+        self._cursor = cursor
+        count = 0
+        for slot in slots:
+            back = self._claims._take_back(slot.decode(), mode="lapse", cause=Cause.NODE_LOST.value)
+            count += len(back)
+        return count, float(grace)
+
+    def forget_retired(self) -> None:
+        raw = self.client.execute("HGETALL", keys.RETIRED)
+        old = self.now() - round(RETIRED_LIFE * clock.SECOND)
+        gone = [name for name, at in zip(raw[::2], raw[1::2], strict=True) if int(at) < old]
+        if gone:
+            self.client.execute("HDEL", keys.RETIRED, *gone)
+
+    # --- terms -------------------------------------------------------------------------------------------------------
+
+    def newest_epoch(self) -> int:
+        """The highest that the store has accepted; 0: none."""
+        known = self.client.execute("GET", keys.EPOCH)
+        return int(known.split()[0]) if known else 0
+
+    def lead(self, epoch: int, holder: str) -> bool:
+        """Begin a term in the store: duties of this connection carry it. False: the store knows a higher one."""
+        accepted = self.client.run("lead", (keys.EPOCH,), keys.PREFIX, pack({"epoch": epoch, "holder": holder}))[0]
+        self._session.term = (epoch, holder) if accepted else None
+        return bool(accepted)
+
+    def follow(self) -> None:
+        self._session.term = None
+
+    def ask_to_step_down(self, holder: str) -> None:
+        """The leader of this identity is to hand over; forgotten after a few seconds."""
+        self.client.execute("SET", STEP_DOWN, holder, "PX", round(STEP_DOWN_LIFE * 1000))
+
+    def asked_to_step_down(self, holder: str) -> bool:
+        wish = self.client.execute("GET", STEP_DOWN)
+        if wish is None or wish.decode() != holder:
+            return False
+        self.client.execute("DEL", STEP_DOWN)
+        return True
+
+
+def _stop(owner: Owner, run: bytes, idx: int, token: bytes, cause: bytes) -> Stop:
+    return Stop(owner, run.decode(), idx, int(token), Cause(cause.decode()))
+
+
+def connection_name(owner: Owner) -> str:
+    return f"{WORKER_NAME}{slot_name(owner)}"
