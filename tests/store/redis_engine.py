@@ -16,7 +16,7 @@ from support.redis_server import Server
 
 from kubemin.model.states import Cause, TaskState
 from kubemin.store.redis import keys
-from kubemin.store.redis.records import STATES, TaskRecord, unpack_run, unpack_slot, unpack_task
+from kubemin.store.redis.records import STATES, TaskRecord, slot_claims, unpack_run, unpack_task
 from kubemin.store.redis.store import RedisReader, RedisStore
 
 
@@ -61,9 +61,9 @@ class Redis(Engine):
         client = self.store.client
         ripples = [ripple.decode().split()[:2] for ripple in client.execute("ZRANGE", keys.RIPPLES, 0, -1)]
         claimed = [
-            (claim[0], claim[1])
+            (claim.run, claim.idx)
             for slot in client.execute("SMEMBERS", keys.SLOTS)
-            for claim in unpack_slot(client.execute("GET", keys.slot(slot.decode()))).claims
+            for claim in slot_claims(client.execute("GET", keys.slot(slot.decode())))
         ]
         assert len(claimed) == len(set(claimed)), "two claims of one task"
         locks = {key.decode() for key in client.execute("KEYS", keys.LOCK + "*")}

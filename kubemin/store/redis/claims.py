@@ -20,15 +20,18 @@ from kubemin.model.states import TASK_TERMINAL, Cause, TaskState
 from kubemin.store.base import Blame, Change, Verdict
 from kubemin.store.redis import keys
 from kubemin.store.redis.records import (
+    COMPLETED,
     NUMBERS,
-    SlotRecord,
+    SETTLED,
+    Final,
+    SlotClaim,
     decode_extra,
     decode_label,
     detail_of,
     encode,
     label_of,
     pack,
-    unpack_slot,
+    slot_claims,
 )
 from kubemin.store.redis.scripts import script
 from kubemin.store.redis.session import Session
@@ -36,12 +39,12 @@ from kubemin.store.redis.session import Session
 LOCK_TTL = 15.0  # seconds; the setting `lock.ttl`
 TAIL_BYTES = 4096  # of each stream of a task that completed; four times as much of one that failed
 OUTPUT_BYTES = 256 << 20  # of all tails: `retention.outputBytes`
-FORGET_LABELS = 1000  # of claims whose end nobody told
+FORGET_FRESH = 1000  # of claims whose end nobody told
 RETIRED_FOR = 86_400  # seconds that a dead worker's late requests are still known
 
 _ENDS = TASK_TERMINAL - {TaskState.SKIPPED}  # what a worker may report
-_VERDICTS = {65: Verdict.ACCEPTED, 67: Verdict.ACCEPTED, 68: Verdict.DUPLICATE, 70: Verdict.FENCED}  # A, C, D, F
-_COMPLETED = 67
+_VERDICTS = {82: Verdict.FENCED, 65: Verdict.ACCEPTED, 67: Verdict.ACCEPTED, 68: Verdict.DUPLICATE, 70: Verdict.FENCED}  # R, A, C, D, F
+_IN_FULL = 82  # R
 
 Entry = tuple[str, int]  # a popped entry `TASK@SEQ`, and which of the queues it came from (from 1)
 
@@ -52,21 +55,44 @@ class Retired(StoreUnavailable):
     code = "retired"
 
 
+class _Fresh:
+    """A claimed single task in its first life: what its final record needs."""
+
+    __slots__ = ("at", "label", "queue", "queued", "version")
+
+    def __init__(self, label: str, at: Micros, state: bytes) -> None:
+        queued, version, queue = state[1:].decode().split(" ", 2)
+        self.label, self.at, self.queued = label, at, int(queued)
+        self.queue, self.version = "" if queue == "default" else queue, int(version)
+
+
 class _Life:
     """One life of one worker, as requests name it. `unanswered`: sent and without a reply: sent again as it is."""
 
-    __slots__ = ("claimed", "key", "lock", "name", "number", "owner", "place", "sure", "unanswered")
+    __slots__ = ("fresh", "key", "lock", "name", "number", "owner", "place", "sure", "unanswered")
 
     def __init__(self, owner: Owner, node: str) -> None:
         self.owner = owner
-        self.claimed: dict[str, tuple[str, Micros]] = {}  # single tasks: label and time of the claim
+        self.fresh: dict[str, _Fresh] = {}  # by TASK@TOKEN
         self.name = slot_name(owner)
         self.key = keys.slot(self.name)
         self.lock = lock_value(owner, node)
         self.place = f"{node}|{owner.slot}"
         self.number = clock.wall()  # above what an earlier process of this life has used
         self.sure = False
-        self.unanswered: tuple[tuple[str, ...], dict[str, Any], tuple[Any, ...]] | None = None
+        self.unanswered: _Request | None = None
+
+
+class _Request:
+    """`order`: which outcome each verdict is about: the plain ones are told first."""
+
+    __slots__ = ("arguments", "order", "outcomes", "touched")
+
+    def __init__(self, outcomes: tuple[Outcome, ...], touched: tuple[str, ...]) -> None:
+        self.outcomes = outcomes
+        self.touched = touched
+        self.order: list[int] = []
+        self.arguments: list[Any] = []
 
 
 class Claims:
@@ -77,7 +103,7 @@ class Claims:
         self.output_bytes = OUTPUT_BYTES
         self._lives: dict[Owner, _Life] = {}
         self._script = script("finish_and_claim")
-        self._touched: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._touched: dict[Sequence[str], tuple[str, ...]] = {}
 
     # --- one round trip ----------------------------------------------------------------------------------------------
 
@@ -87,21 +113,18 @@ class Claims:
         life = self._lives.get(owner)
         if life is None:
             life = self._lives[owner] = _Life(owner, self.s.node)
-        told = tuple(map(_told, outcomes))
+        told = tuple(outcomes)
         claims: list[Claim] = []
         if life.unanswered is not None:
-            touched, request, sent = life.unanswered
-            verdicts, claims = self._send(life, touched, request)
+            sent = life.unanswered.outcomes
+            verdicts, claims = self._send(life, life.unanswered)
             if sent == told:
                 return verdicts, claims
-        life.number += 1
-        request = self._request(life, owner, told, queues, limit, entry)
-        touched = (life.key, *self._queue_keys(tuple(queues)))
-        life.unanswered = touched, request, told
-        verdicts, more = self._send(life, touched, request)
+        verdicts, more = self._send(life, self._request(life, told, queues, limit, entry))
         return verdicts, claims + more
 
-    def _queue_keys(self, queues: tuple[str, ...]) -> tuple[str, ...]:
+    def _queue_keys(self, queues: Sequence[str]) -> tuple[str, ...]:
+        queues = tuple(queues)
         known = self._touched.get(queues)
         if known is None:
             versions = range(1, self.s.version + 1)
@@ -110,101 +133,109 @@ class Claims:
         return known
 
     def _request(
-        self,
-        life: _Life,
-        owner: Owner,
-        told: tuple[Any, ...],
-        queues: Sequence[str],
-        limit: int,
-        entry: Entry | None,
-    ) -> dict[str, Any]:
-        request = self.s.engine_request(
-            n=life.number,
-            est=self.s.now(),
-            instance=owner.instance,
-            slot=life.name,
-            place=life.place,
-            lock=life.lock,
-            ttl=round(self.ttl * 1000),
-            limit=limit,
-            queues=[name for name in queues for _ in range(self.s.version)],
-            out=told,
-            tail=TAIL_BYTES,
-            tails=self.output_bytes,
-        )
-        if entry is not None:
-            request["entry"] = entry
+        self, life: _Life, outcomes: tuple[Outcome, ...], queues: Sequence[str], limit: int, entry: Entry | None
+    ) -> _Request:
+        life.number += 1
+        now = self.s.now()
+        request = _Request(outcomes, (life.key, *self._queue_keys(queues)))
+        plain: list[Any] = []
+        full, later = [], []
+        for number, each in enumerate(outcomes):
+            name = f"{each.run}.{each.idx}@{each.token}"
+            fresh = life.fresh.get(name)
+            if fresh is None or each.state is not TaskState.COMPLETED or each.stdout or each.stderr:
+                full.append(_told(each))
+                later.append(number)
+                continue
+            plain += (name, _final(life, fresh, each, now), b"" if each.output is None else bytes(each.output))
+            request.order.append(number)
+        request.order += later
+        popped, source = ("", 0) if entry is None else entry
+        request.arguments = [
+            keys.PREFIX, self._for_engine(life, full), life.number, now, life.name, life.lock, round(self.ttl * 1000),
+            limit, popped, source, 1 if full else 0, *plain,
+        ]  # fmt: skip
+        life.unanswered = request
         return request
 
-    def _send(
-        self, life: _Life, touched: tuple[str, ...], request: dict[str, Any]
-    ) -> tuple[list[Verdict], list[Claim]]:
-        reply = self.s.client.run(self._script, touched, keys.PREFIX, pack(request))
-        status = reply[0]
-        if status == b"STALE" and not life.sure:
-            life.number = request["n"] = int(reply[1]) + 1
-            reply = self.s.client.run(self._script, touched, keys.PREFIX, pack(request))
-            status = reply[0]
+    def _for_engine(self, life: _Life, full: list[Any]) -> bytes:
+        return pack(
+            self.s.engine_request(
+                instance=life.owner.instance, place=life.place, out=full, tail=TAIL_BYTES, tails=self.output_bytes
+            )
+        )
+
+    def _send(self, life: _Life, request: _Request) -> tuple[list[Verdict], list[Claim]]:
+        reply = self.s.client.run(self._script, request.touched, *request.arguments)
+        if reply[0] == b"STALE" and not life.sure:
+            life.number = request.arguments[2] = int(reply[1]) + 1
+            reply = self.s.client.run(self._script, request.touched, *request.arguments)
         life.sure, life.unanswered = True, None
-        if status == b"RETIRED":
-            refused = [Verdict.FENCED] * len(request["out"])
-            self._tell_fenced(request["out"], refused)
-            return refused, []
-        if status == b"STALE":
+        outcomes = request.outcomes
+        if reply[0] == b"STALE":
             raise StoreUnavailable("a later request of this worker was answered before", code="stale")
-        _, verdicts, told, left, fans, events = reply
-        if left or fans or events:
-            self.s.take(left, fans, events)
-            if left:
+        beside = reply[2] if len(reply) > 2 else None
+        if beside is not None:
+            self.s.take(*beside)
+            if beside[0]:
                 self.s.follow_up()
-        judged = [_VERDICTS[letter] for letter in verdicts]
-        if _COMPLETED in verdicts:
-            self._tell_completed(life, request["out"], verdicts)
-        if Verdict.FENCED in judged:
-            self._tell_fenced(request["out"], judged)
-        return judged, self._claims(life, told)
+        verdicts = [Verdict.FENCED] * len(outcomes)
+        again = []
+        for number, letter in zip(request.order, reply[1], strict=True):
+            if letter == _IN_FULL:
+                again.append(number)
+            verdicts[number] = _VERDICTS[letter]
+        claims = self._claims(life, reply[3:])
+        if again:
+            self._send_in_full(life, [outcomes[number] for number in again], again, verdicts)
+        self._tell(life, outcomes, verdicts)
+        return verdicts, claims
 
-    def _tell_completed(self, life: _Life, outcomes: Sequence[Any], verdicts: bytes) -> None:
-        """Single tasks that completed: the script does not spend time on telling it."""
-        now = self.s.now()
-        for out, verdict in zip(outcomes, verdicts, strict=True):
-            if verdict == _COMPLETED:
-                label, claimed = life.claimed.pop(out[0], ("", now))
-                seconds = (now - (out[10] or claimed)) / SECOND
-                self.s.changes.append(Change("finished", out[0], label, "", "", "completed", "", 1, "", True, seconds))
+    def _send_in_full(
+        self, life: _Life, outcomes: list[Outcome], numbers: list[int], verdicts: list[Verdict]
+    ) -> None:
+        """They were to be stopped meanwhile, so that their end has to be looked into."""
+        for each in outcomes:
+            life.fresh.pop(f"{each.run}.{each.idx}@{each.token}", None)
+        told, _ = self.finish_and_claim(life.owner, outcomes, (), 0)
+        for number, verdict in zip(numbers, told, strict=True):
+            verdicts[number] = verdict
 
-    def _tell_fenced(self, outcomes: Sequence[Any], verdicts: Sequence[Verdict]) -> None:
-        for out, verdict in zip(outcomes, verdicts, strict=True):
+    def _tell(self, life: _Life, outcomes: Sequence[Outcome], verdicts: Sequence[Verdict]) -> None:
+        """Plain ends, which the script does not spend time on telling, and what was refused."""
+        for each, verdict in zip(outcomes, verdicts, strict=True):
+            fresh = life.fresh.pop(f"{each.run}.{each.idx}@{each.token}", None) if life.fresh else None
             if verdict is Verdict.FENCED:
-                task = f"{out[0]}.{out[1]}"
-                self.s.changes.append(Change("fenced", out[0], "", task=task, message=f"token {out[2]}"))
+                task = f"{each.run}.{each.idx}"
+                self.s.changes.append(Change("fenced", each.run, "", task=task, message=f"token {each.token}"))
+            elif fresh is not None and verdict is Verdict.ACCEPTED and _is_plain(each):
+                seconds = (self.s.now() - (each.started or fresh.at)) / SECOND
+                self.s.changes.append(
+                    Change("finished", each.run, fresh.label, "", "", "completed", "", 1, "", True, seconds)
+                )
 
     # --- claims ------------------------------------------------------------------------------------------------------
 
     def _claims(self, life: _Life, told: Sequence[Any]) -> list[Claim]:
         claims: list[Claim] = []
         spoilt: list[Outcome] = []
-        if len(life.claimed) > FORGET_LABELS:
-            life.claimed.clear()
         for each in told:
+            task, _, token = each[0].decode().partition("@")
+            run, idx = split_task(task)
             try:
-                if each[4] == b"s":
-                    claim = self._solo(*each)
-                    life.claimed[claim.run] = claim.workflow, self.s.now()
+                if len(each) == 4:
+                    claims.append(self._solo(life, run, int(token), *each))
                 else:
-                    claim = self._step(*each)
-                claims.append(claim)
+                    claims.append(self._step(run, idx, int(token), *each[1:]))
             except msgspec.DecodeError as error:
                 message = f"its record cannot be read: {error}"
-                spoilt.append(
-                    Outcome(each[0].decode(), each[1], int(each[2]), TaskState.FAILED, Cause.CORRUPT, message)
-                )
+                spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, Cause.CORRUPT, message))
         if spoilt:
             self.finish_and_claim(life.owner, spoilt, (), 0)
         return claims
 
     def _solo(
-        self, run: bytes, idx: int, token: bytes, attempt: int, kind: bytes, work: bytes | None, extra: bytes | None
+        self, life: _Life, run: str, token: int, name: bytes, work: bytes | None, state: bytes, extra: bytes | None
     ) -> Claim:
         timeout = self.task_timeout
         work = work or b""
@@ -212,24 +243,31 @@ class Claims:
         if extra is not None:
             more = decode_extra(extra)
             label, timeout = more.label or label, timeout if more.timeout is None else more.timeout
-        return Claim(
-            run.decode(), 0, label, label, int(token), attempt, timeout, msgspec.Raw(work), None, "", True
-        )
+        attempt = 1
+        if state[:1] == b"q":
+            if len(life.fresh) > FORGET_FRESH:
+                life.fresh.clear()
+            life.fresh[name.decode()] = _Fresh(label, self.s.now(), state)
+        else:
+            attempt = int(state)
+        return Claim(run, 0, label, label, token, attempt, timeout, msgspec.Raw(work), None, "", True)
 
     def _step(
-        self, run: bytes, idx: int, token: bytes, attempt: int, kind: bytes, digest: bytes, node: int, item: int,
-        workflow: bytes, turn: int, scheduled_at: int | None,
+        self, run: str, idx: int, token: int, attempt: int, digest: bytes, node: int, item: int, workflow: bytes,
+        turn: int, scheduled_at: bytes | None,
     ) -> Claim:  # fmt: skip
         plan = self.s.plans.get(digest.decode())
-        name, child = run.decode(), None if item < 0 else item
+        child = None if item < 0 else item
         work, refers = plan.work(node)
+        name = workflow.decode()
         inputs = None
         if refers:
-            found = self.s.inputs.of(plan, node, name, workflow.decode(), turn, scheduled_at, child)
+            scheduled = None if scheduled_at is None else int(scheduled_at)
+            found = self.s.inputs.of(plan, node, run, name, turn, scheduled, child)
             inputs = msgspec.Raw(encode(found))
         timeout = plan.nodes[node].timeout
         return Claim(
-            name, idx, plan.step_path(node, child), workflow.decode(), int(token), attempt,
+            run, idx, plan.step_path(node, child), name, token, attempt,
             self.task_timeout if timeout is None else timeout, msgspec.Raw(work), inputs, plan.graph.directory,
         )  # fmt: skip
 
@@ -278,17 +316,29 @@ class Claims:
         names = [name.decode() for name in self.s.client.execute("SMEMBERS", keys.SLOTS)]
         return sorted(name for name in names if instance is None or name.startswith(f"{instance}:"))
 
-    def records(self, slots: Sequence[str]) -> list[tuple[str, SlotRecord]]:
+    def records(self, slots: Sequence[str]) -> list[tuple[str, list[SlotClaim]]]:
         raws = self.s.client.execute("MGET", *map(keys.slot, slots)) if slots else []
-        return [
-            (slot, unpack_slot(raw)) for slot, raw in zip(slots, raws, strict=True) if raw and raw != b"retired"
-        ]
+        found = zip(slots, raws, strict=True)
+        return [(slot, slot_claims(raw)) for slot, raw in found if raw and raw != b"retired"]
 
     def running(self) -> list[tuple[Owner, str, int, int]]:
         found = []
-        for slot, record in self.records(self.slots(self.s.instance)):
-            found += [(owner_of(slot), claim[0], claim[1], claim[2]) for claim in record.claims]
+        for slot, claims in self.records(self.slots(self.s.instance)):
+            found += [(owner_of(slot), claim.run, claim.idx, claim.token) for claim in claims]
         return found
+
+
+def _is_plain(outcome: Outcome) -> bool:
+    return outcome.state is TaskState.COMPLETED and not outcome.stdout and not outcome.stderr
+
+
+def _final(life: _Life, fresh: _Fresh, outcome: Outcome, now: Micros) -> bytes:
+    return pack(
+        Final(
+            outcome.token, life.place, outcome.started or fresh.at, now, fresh.queued, COMPLETED, SETTLED, 1,
+            detail_of(outcome), fresh.queue, fresh.version,
+        )  # fmt: skip
+    )
 
 
 def slot_name(owner: Owner) -> str:

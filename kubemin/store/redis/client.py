@@ -141,6 +141,38 @@ class Client:
                 return None
         return None
 
+    # --- one call that is waited for outside -------------------------------------------------------------------------
+
+    def begin(self, *command: Argument) -> int:
+        """Send a command whose reply is waited for by poll(2) on the descriptor returned, then read by `end`."""
+        from hiredis import pack_command
+
+        connection = self._connected()
+        try:
+            connection.send_packed_command([pack_command(tuple(command))], check_health=False)
+            return int(connection._sock.fileno())
+        except (OSError, _redis_error()) as error:
+            raise self._broken(error) from error
+
+    def end(self) -> Any:
+        """The reply to what was begun; it is there, or comes within the usual time."""
+        connection = self._connected()
+        try:
+            return connection.read_response(disable_decoding=True)
+        except _reply_errors() as error:
+            raise translate(error, self._where) from error
+        except (OSError, _redis_error()) as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: BaseException) -> Exception:
+        self.disconnect()
+        return translate(error, self._where)
+
+    def fileno(self) -> int | None:
+        """The descriptor of the connection, while there is one."""
+        connection = self._connection
+        return None if connection is None or connection._sock is None else int(connection._sock.fileno())
+
     # --- connecting --------------------------------------------------------------------------------------------------
 
     def _connected(self) -> AbstractConnection:

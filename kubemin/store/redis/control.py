@@ -68,11 +68,11 @@ class Control:
     def stops(self) -> list[Stop]:
         stops: list[Stop] = []
         known: dict[str, str | None] = {}
-        for slot, record in self.claims.records(self.claims.slots(self.s.instance)):
-            for claim in record.claims:
-                cause = claim[7] if claim[4] > 0 else None if claim[10] else self._stop_of(claim[0], known)
+        for slot, claims in self.claims.records(self.claims.slots(self.s.instance)):
+            for claim in claims:
+                cause = claim.stop if claim.kind else None if claim.always else self._stop_of(claim.run, known)
                 if cause:
-                    stops.append(Stop(owner_of(slot), claim[0], claim[1], claim[2], Cause(cause)))
+                    stops.append(Stop(owner_of(slot), claim.run, claim.idx, claim.token, Cause(cause)))
         return stops
 
     def _stop_of(self, run: str, known: dict[str, str | None]) -> str | None:

@@ -36,6 +36,7 @@ from kubemin.store.redis.records import (
     unpack_any,
     unpack_run,
     unpack_schedule,
+    unpack_state,
     unpack_task,
 )
 from kubemin.store.redis.session import Session
@@ -70,12 +71,12 @@ class Reads:
 
     def look(self, run: str) -> Found | None:
         touched = (keys.run(run), keys.tasks(run), keys.outputs(run), keys.tails(run))
-        reply = self.s.client.run("view", touched, keys.PREFIX, pack({"id": run, "most": MOST}))
+        reply = self.s.client.run("view", touched, keys.PREFIX, pack({"id": run, "most": MOST, "reads": True, "now": 0}))
         record, state, work, extra, params, output, tasks, outputs, tails, place = reply
         if record is None and state is None:
             return None
         try:
-            solo = unpack_task(state) if state is not None else None
+            solo = unpack_state(state) if state is not None else None
         except msgspec.DecodeError:
             solo = TaskRecord(s=RUNNING)
         found = Found(
@@ -156,7 +157,7 @@ class Reads:
             if record is not None:
                 yield run_view(run, unpack_run(record), params or b"{}")
             elif state is not None:
-                view = solo_run(run, label_of(work or b"", extra), unpack_task(state), extra, "")
+                view = solo_run(run, label_of(work or b"", extra), unpack_state(state), extra, "")
                 view.status = states.get(run, view.status)
                 yield view
 
@@ -164,7 +165,7 @@ class Reads:
         states: dict[str, RunState] = {}
         for at in range(0, len(ids), AT_ONCE):
             some = ids[at : at + AT_ONCE]
-            numbers = self.s.client.run("states", (keys.RUNS,), keys.PREFIX, pack({}), *some)
+            numbers = self.s.client.run("states", (keys.RUNS,), keys.PREFIX, pack({"reads": True, "now": 0}), *some)
             states.update({run: RUN_STATES[n] for run, n in zip(some, numbers, strict=True) if n >= 0})
         if len(states) < len(ids) and (missing := {run for run in ids if run not in states}):
             for body in self.intake.sealed_parts():
@@ -181,7 +182,7 @@ class Reads:
                 if record is not None:
                     outputs[run] = self._graph_outputs(run)
                 elif state is not None:
-                    done = output is not None and unpack_task(state).s == COMPLETED
+                    done = output is not None and unpack_state(state).s == COMPLETED
                     outputs[run] = {label_of(work or b"", extra): decode(output)} if done else {}
         return outputs
 
@@ -230,7 +231,7 @@ class Reads:
         run, _, idx = task.partition(".")
         step, state = self.s.client.pipeline([("HGET", keys.tasks(run), idx), ("HGET", keys.run(run), "s")])
         raw = step or state
-        queued = unpack_task(raw).Q if raw else None
+        queued = unpack_state(raw).Q if raw else None
         return None if queued is None else max((self.s.now() - queued) / SECOND, 0.0)
 
     def workflows(self) -> list[WorkflowView]:

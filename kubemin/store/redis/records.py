@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from kubemin.clock import Micros
+from kubemin.model.ids import split_task
 from kubemin.model.records import Outcome, Usage
 from kubemin.model.states import RunState, TaskState
 
@@ -14,6 +15,7 @@ STATES: tuple[TaskState, ...] = tuple(TaskState)  # by number
 WAITING, QUEUED, RUNNING, COMPLETED, FAILED, TIMEOUT, CANCELLED, SKIPPED = range(8)
 NUMBERS: dict[str, int] = {state.value: number for number, state in enumerate(STATES)}
 RUN_STATES: dict[int, RunState] = {NUMBERS[state.value]: state for state in RunState}
+SETTLED = 512  # flag: the outcome of its token was accepted
 STOPPING = 4096  # flag of a single task that is to be stopped
 
 
@@ -78,18 +80,42 @@ class RunRecord(msgspec.Struct, gc=False):
     v: int = 1
 
 
-class SlotRecord(msgspec.Struct):
-    """What one life of a worker holds. A claim: run, idx, token, started, kind (0 step, 1 plain single task, 2 other single
-    task), queued, queue, stop cause, request, place, (step: always | single: submitted), version."""
+class SlotClaim(msgspec.Struct, gc=False):
+    """A claim in a slot's record. `kind`: 0 a step, 1 a single task in its first life, 2 another single task."""
 
-    n: int
-    v: str
-    c: list[list[Any]] | dict[str, Any]
-    e: list[str] | dict[str, Any]
+    run: str
+    idx: int
+    token: int
+    kind: int
+    stop: str | None
+    always: bool
 
-    @property
-    def claims(self) -> list[list[Any]]:
-        return self.c if isinstance(self.c, list) else []
+
+def slot_claims(raw: bytes) -> list[SlotClaim]:
+    """What one life of a worker holds (lua/slots.lua says how it is written)."""
+    claims = []
+    for text in raw.decode().split("|", 3)[3].split(";")[:-1]:
+        name, kind, _, _, stop, always = text.split(" ")
+        task, _, token = name.partition("@")
+        run, idx = split_task(task)
+        claims.append(SlotClaim(run, idx, int(token), int(kind), None if stop == "-" else stop, always == "a"))
+    return claims
+
+
+class Final(msgspec.Struct, omit_defaults=True, gc=False):
+    """The record of a single task that completed in its first life, fields as in TaskRecord."""
+
+    k: int
+    w: str
+    B: Micros
+    E: Micros
+    Q: Micros
+    s: int = -1  # never left out
+    f: int = -1
+    a: int = -1
+    D: str = ""
+    u: str = ""
+    v: int = 1
 
 
 class Detail(msgspec.Struct, omit_defaults=True):
@@ -138,9 +164,16 @@ decode_extra = msgspec.json.Decoder(Extra).decode
 decode_detail = msgspec.json.Decoder(Detail).decode
 unpack_task = msgspec.msgpack.Decoder(TaskRecord).decode
 unpack_run = msgspec.msgpack.Decoder(RunRecord).decode
-unpack_slot = msgspec.msgpack.Decoder(SlotRecord).decode
 unpack_schedule = msgspec.msgpack.Decoder(Schedule).decode
 unpack_any = msgspec.msgpack.Decoder().decode
+
+
+def unpack_state(raw: bytes) -> TaskRecord:
+    """A single task's state, or a task's record; "qINSTANT VERSION QUEUE" is queued for the first time."""
+    if raw[:1] != b"q":
+        return unpack_task(raw)
+    at, version, queue = raw[1:].decode().split(" ", 2)
+    return TaskRecord(s=QUEUED, Q=int(at), u=None if queue == "default" else queue, v=int(version))
 
 
 def label_of(work: bytes, extra: bytes | None = None) -> str:

@@ -12,6 +12,7 @@ import os
 from functools import cache
 
 _FOLDER = os.path.join(os.path.dirname(__file__), "lua")
+_LAZY_PROLOGUE = "local P, REQ, call, NOW = ARGV[1], nil, redis.call, nil\n"  # the script unpacks its request itself
 _PROLOGUE = """local P, REQ, call = ARGV[1], cmsgpack.unpack(ARGV[2]), redis.call
 local NOW = REQ.now
 """
@@ -50,7 +51,7 @@ def compose(name: str) -> str:
             break
         what, _, names = line[3:].partition(":")
         given[what.strip()] = names
-    joined = _PROLOGUE + (_join("token") if "fenced" in given else "") + _join(given.get("outer", ""))
+    joined = (_LAZY_PROLOGUE if "lazy" in given else _PROLOGUE) + (_join("token") if "fenced" in given else "") + _join(given.get("outer", ""))
     if "engine" in given:
         joined += f"local function engine()\n{_join(given['engine'])}return M\nend\n"
     return joined + _join(given.get("top", "")) + _bare(text) + _join(given.get("then", ""))

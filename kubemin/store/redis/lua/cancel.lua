@@ -1,4 +1,4 @@
---@ top: core rules queue solo settle fanout building stopping outcome flush
+--@ top: slots core rules queue solo settle fanout building stopping outcome flush
 -- Stop a run: what waits is cancelled, what runs is to be stopped (`renew` tells its node).
 -- KEYS   1 the run's record
 -- ARGV   1 prefix; 2 packed: id, cause
@@ -27,11 +27,11 @@ local function mark(slot_name)
   local key = P .. 'slot:' .. slot_name
   local raw = call('GET', key)
   if not raw or raw == 'retired' then return false end
-  local slot = cmsgpack.unpack(raw)
+  local slot = slots.parse(raw)
   for _, claim in ipairs(slot.c) do
-    if claim[1] == REQ.id then
-      claim[8] = REQ.cause
-      call('SET', key, cmsgpack.pack(slot))
+    if claim.id == REQ.id then
+      claim.stop = REQ.cause
+      call('SET', key, slots.text(slot))
       return true
     end
   end

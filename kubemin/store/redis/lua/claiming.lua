@@ -1,94 +1,80 @@
--- claiming: takes entries from lists until `limit` tasks are claimed. The lock comes first and `pending` decides: an entry
--- of a task that is queued no more is dropped, one whose lock a stranger holds is looked at again after a second.
-local claims = {}
-
-local function lock_of(name, token)
-  return call('SET', 'lock:{workflow:queue}:' .. name, REQ.lock .. token, 'NX', 'PX', REQ.ttl)
+-- claiming: the slow half of claims: steps of workflows, and single tasks that were queued before. The lock comes first
+-- and `pending` decides: an entry of a task that is queued no more is dropped.
+-- What a worker is told: [TASK@TOKEN, work, state, extra] of a single task ("q…": in its first life, else its attempt);
+-- [TASK@TOKEN, attempt, definition, node, item, workflow, round, scheduled at] of a step.
+local function shown_step(run, task, name)
+  return {
+    name, (task.a or 0) + 1, run.d, task.p or task.idx, task.i or -1, run.W, run.R,
+    run.sc and string.format('%.0f', run.sc) or false,
+  }
 end
 
-local function take_solo(id, seq, queue, version, found)
-  local known, state = pcall(cmsgpack.unpack, found[2])
-  if not known then return E().spoil(id, found[2]) end
-  if state.s ~= 1 then return nil end
-  local token = math.max(seq, (state.k or -1) + 1)
-  local plain = not (state.a or state.R or state.f or state.y or state.l or state.z)
-  local claim = {
-    id, 0, token, NOW, plain and 1 or 2, state.Q, state.u or false, false, REQ.n, REQ.place, state.S or false,
-    state.v or false,
-  }
-  return claim, found
+local function take_solo(id, seq, found)
+  local known, task = pcall(M.read_state, found[2])
+  if not known then return M.spoil(id, found[2]) end
+  if task.s ~= QUEUED then return nil end
+  local claim = { kind = 2, token = max(seq, (task.k or -1) + 1) }
+  return claim, { '', found[1], tostring((task.a or 0) + 1), found[3] }
 end
 
 local function take_step(id, idx, seq)
-  local engine_ = E()
-  local run, task = engine_.find_run(id), engine_.find_task(id, idx)
-  if not run or not task or task.s ~= 1 then return nil end
-  local stopped = engine_.stopped(run, task)
+  local run, task = M.find_run(id), M.find_task(id, idx)
+  if not run or not task or task.s ~= QUEUED then return nil end
+  local stopped = M.stopped(run, task)
   if stopped then
-    engine_.end_task(run, task, 6, stopped)
+    M.end_task(run, task, CANCELLED, stopped)
     return nil
   end
-  local token = math.max(seq, (task.k or -1) + 1)
-  engine_.unlist(run, task)
-  engine_.begin(run, task, token)
-  local always = bit.band(task.f or 0, 8192) ~= 0
-  return { id, idx, token, NOW, 0, false, false, false, REQ.n, REQ.place, always, false }
+  local token = max(seq, (task.k or -1) + 1)
+  M.unlist(run, task)
+  M.begin(run, task, token)
+  return { kind = 0, token = token, always = band(task.f or 0, ALWAYS) ~= 0 }, shown_step(run, task, '')
 end
 
-local function take(entry, queue, list_number)
+function M.take(entry, pending, found, held, reply)
   local id, number, text = string.match(entry, '^(%w+)%.(%d+)@(%d+)$')
-  if not id then return end
   local idx, seq, name = tonumber(number), tonumber(text), id .. '.' .. number
-  local pending = KEYS[list_number + 1]
-  local found = idx == 0 and call('HMGET', P .. 'run:' .. id, 'w', 's', 'x') or nil
-  if not lock_of(name, text) then
-    if call('ZSCORE', pending, name) then E().postpone(id, idx, pending) end
-    return
+  local lock = 'lock:{workflow:queue}:' .. name
+  if not call('SET', lock, ARGV[6] .. text, 'NX', 'PX', ARGV[7]) then
+    if call('ZSCORE', pending, name) then M.postpone(id, idx, pending) end
+    return held
   end
-  local claim
+  local claim, told
   if call('ZREM', pending, name) == 1 then
-    if found and found[2] then claim = take_solo(id, seq, queue, 1, found) else claim = take_step(id, idx, seq) end
-  end
-  if not claim then
-    call('DEL', 'lock:{workflow:queue}:' .. name)
-    return
-  end
-  if claim[3] ~= seq then
-    call('SET', 'lock:{workflow:queue}:' .. name, REQ.lock .. string.format('%.0f', claim[3]), 'XX', 'KEEPTTL')
-  end
-  slot.c[#slot.c + 1] = claim
-  claims[#claims + 1] = { claim, found }
-end
-
-local function take_from(queue, list_number)
-  while #claims < REQ.limit do
-    local wanted = REQ.limit - #claims
-    local entries = wanted == 1 and { call('LPOP', KEYS[list_number]) } or call('LPOP', KEYS[list_number], wanted)
-    if not entries or not entries[1] then return end
-    for _, entry in ipairs(entries) do take(entry, queue, list_number) end
-    if M then
-      M.settle(REQ.slice)
-      M.flush()
+    if found and found[2] then
+      claim, told = take_solo(id, seq, found)
+    else
+      claim, told = take_step(id, idx, seq)
     end
   end
+  if not claim then
+    call('DEL', lock)
+    return held
+  end
+  if claim.token ~= seq then
+    call('SET', lock, ARGV[6] .. string.format('%.0f', claim.token), 'XX', 'PX', ARGV[7])
+  end
+  claim.name, claim.started, claim.request = name, NOW, ARGV[3]
+  told[1] = string.format('%s@%.0f', name, claim.token)
+  reply[#reply + 1] = told
+  return held .. slots.claim_text(claim)
 end
 
-if REQ.entry and REQ.limit > 0 then take(REQ.entry[1], REQ.queues[REQ.entry[2]], 2 * REQ.entry[2]) end
-for n, queue in ipairs(REQ.queues) do
-  if #claims >= REQ.limit then break end
-  take_from(queue, 2 * n)
+-- A request repeated after a lost reply: what it claimed is told again.
+function M.repeated(raw)
+  local slot = slots.parse(raw)
+  local reply = { 'OK', slot.v, { 1, {}, {} } }
+  for _, claim in ipairs(slot.c) do
+    if claim.request == slot.n then
+      local name = string.format('%s@%.0f', claim.name, claim.token)
+      if claim.kind == 0 then
+        reply[#reply + 1] = shown_step(M.run(claim.id), M.task(claim.id, claim.idx), name)
+      else
+        local found = call('HMGET', P .. 'run:' .. claim.id, 'w', 's', 'x')
+        local state = claim.kind == 1 and found[2] or tostring((M.read_state(found[2]).a or 0) + 1)
+        reply[#reply + 1] = { name, found[1], state, found[3] }
+      end
+    end
+  end
+  return reply
 end
-if M then
-  M.settle(REQ.slice)
-  M.flush()
-end
-local told = {}
-for n, claimed in ipairs(claims) do told[n] = shown(claimed[1], claimed[2]) end
-if #slot.e >= 32 then
-  call('RPUSH', P .. 'ended', unpack(slot.e))
-  slot.e = {}
-end
-slot.n = REQ.n
-call('SET', slot_key, cmsgpack.pack(slot))
-local left_over = (M and (M.left or M.fans)) and 1 or 0
-return { 'OK', slot.v, told, left_over, M and M.fans or {}, M and M.events or {} }

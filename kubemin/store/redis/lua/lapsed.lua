@@ -1,4 +1,5 @@
 --@ fenced
+--@ top: slots
 -- Slots some of whose locks are gone: their node is lost. None during a grace, which begins when no coordinator has
 -- renewed for longer than it should: then the server or its clock was away, not the workers.
 -- KEYS   1 stamp, 2 slots
@@ -18,9 +19,9 @@ local page = call('SSCAN', KEYS[2], REQ.cursor, 'COUNT', REQ.count)
 local found = {}
 for _, name in ipairs(page[2]) do
   local raw = call('GET', P .. 'slot:' .. name)
-  local slot = raw and raw ~= 'retired' and cmsgpack.unpack(raw) or { c = {} }
+  local slot = slots.parse(raw)
   for _, claim in ipairs(slot.c) do
-    if call('EXISTS', 'lock:{workflow:queue}:' .. claim[1] .. '.' .. claim[2]) == 0 then
+    if call('EXISTS', 'lock:{workflow:queue}:' .. claim.name) == 0 then
       found[#found + 1] = name
       break
     end

@@ -1,17 +1,17 @@
---@ top: core rules queue solo settle fanout building stopping outcome flush
+--@ top: slots core rules queue solo settle fanout building stopping outcome flush
 -- A worker is dead, or gives back what it never started, or lost its locks: its claims are queued again or charged.
 -- KEYS   1 the slot's record. Records of its tasks follow from data: built from the prefix.
 -- ARGV   1 prefix; 2 packed: slot, mode `lose` (the incarnation is retired), `give` (only `only`), `lapse` (not retired, claims whose locks are gone),
 --        cause, started {TASK = token} to charge, blame [task, token, state or -1, cause, message, detail], only {TASK = token}, keep (s)
 -- reply  [TASK…] queued again, then common
 local raw = call('GET', KEYS[1])
-local slot = raw and raw ~= 'retired' and cmsgpack.unpack(raw) or { n = 0, v = '', c = {}, e = {} }
+local slot = slots.parse(raw)
 local requeued, kept, unlocked = {}, {}, {}
 
-local function lock_of(claim) return 'lock:{workflow:queue}:' .. claim[1] .. '.' .. claim[2] end
+local function lock_of(claim) return 'lock:{workflow:queue}:' .. claim.name end
 
 local function wanted(claim, name)
-  if REQ.mode == 'give' then return REQ.only[name] == claim[3] end
+  if REQ.mode == 'give' then return REQ.only[name] == claim.token end
   if REQ.mode == 'lapse' then return call('EXISTS', lock_of(claim)) == 0 end
   return true
 end
@@ -34,15 +34,15 @@ local function take_back(claim, name)
     return true
   end
   local blame = REQ.blame
-  if blame and blame[1] == name and blame[2] == claim[3] then return blamed(run, task, blame) end
-  if REQ.mode == 'lapse' or (REQ.started and REQ.started[name] == claim[3]) then
+  if blame and blame[1] == name and blame[2] == claim.token then return blamed(run, task, blame) end
+  if REQ.mode == 'lapse' or (REQ.started and REQ.started[name] == claim.token) then
     return M.charge(run, task, REQ.cause)
   end
   return M.requeue(run, task, REQ.cause)
 end
 
 for _, claim in ipairs(slot.c) do
-  local name = claim[1] .. '.' .. claim[2]
+  local name = claim.name
   if wanted(claim, name) then
     unlocked[#unlocked + 1] = lock_of(claim)
     if take_back(claim, name) then requeued[#requeued + 1] = name end
@@ -53,12 +53,12 @@ end
 M.settle(REQ.slice)
 M.flush()
 for at = 1, #unlocked, 500 do call('DEL', unpack(unlocked, at, math.min(at + 499, #unlocked))) end
-if #slot.e > 0 and REQ.mode == 'lose' then call('RPUSH', P .. 'ended', unpack(slot.e)) end
+if REQ.mode == 'lose' then slots.write_ended(slot.e) end
 if REQ.mode == 'lose' then
   call('SET', KEYS[1], 'retired', 'EX', REQ.keep)
   call('SREM', P .. 'slots', REQ.slot)
 else
   slot.c = kept
-  if raw and raw ~= 'retired' then call('SET', KEYS[1], cmsgpack.pack(slot)) end
+  if raw and raw ~= 'retired' then call('SET', KEYS[1], slots.text(slot)) end
 end
 return M.reply(REQ.mode == 'give' and #unlocked or requeued)

@@ -94,12 +94,12 @@ end
 
 -- The records of a claim, as [run or nil, task]; a single task's hold what the claim knows.
 function M.claimed(claim)
-  local id, idx = claim[1], claim[2]
-  if claim[5] == 0 then return M.run(id), M.task(id, idx) end
+  local id, idx = claim.id, claim.idx
+  if claim.kind == 0 then return M.run(id), M.task(id, idx) end
   local task = M.solo(id) or error('KUBEMIN_MISSING run ' .. id .. ' is missing')
-  task.s, task.k, task.B, task.w = RUNNING, claim[3], claim[4], claim[10] or task.w
-  if claim[8] then
-    task.f, task.c = bor(task.f or 0, STOPPING), claim[8]
+  task.s, task.k, task.B, task.w = RUNNING, claim.token, claim.started, REQ.place or task.w
+  if claim.stop then
+    task.f, task.c = bor(task.f or 0, STOPPING), claim.stop
   end
   return nil, task
 end

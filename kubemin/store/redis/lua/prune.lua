@@ -1,4 +1,5 @@
 --@ fenced
+--@ top: slots
 -- Drop terminal runs outside the retention, oldest end first.
 -- KEYS   1 ended, 2 slots, 3 runs, 4 keys, 5 references
 -- ARGV   1 prefix; 2 packed: now, runs, aged and young (seconds), limit
@@ -11,11 +12,11 @@ end
 for _, name in ipairs(call('SRANDMEMBER', KEYS[2], 200)) do
   local key = P .. 'slot:' .. name
   local raw = call('GET', key)
-  local slot = raw and raw ~= 'retired' and cmsgpack.unpack(raw)
-  if slot and #slot.e > 0 then
-    call('RPUSH', KEYS[1], unpack(slot.e))
-    slot.e = {}
-    call('SET', key, cmsgpack.pack(slot))
+  local slot = slots.parse(raw)
+  if slot.e ~= '' then
+    slots.write_ended(slot.e)
+    slot.e = ''
+    call('SET', key, slots.text(slot))
   end
 end
 
@@ -39,7 +40,7 @@ while gone < REQ.limit and looked < 2 * REQ.limit do
   local id, finished = string.match(entry, '^(%w+) (%d+)$')
   local found = call('HMGET', P .. 'run:' .. id, 'r', 's', 'x')
   local raw = found[1] or found[2]
-  local record = raw and cmsgpack.unpack(raw)
+  local record = raw and string.byte(raw) ~= 113 and cmsgpack.unpack(raw)
   if record and record.s >= 3 and record.E == tonumber(finished) then
     finished = record.E
     if finished > NOW - REQ.young or not (finished <= NOW - REQ.aged or excess > 0) then break end

@@ -1,3 +1,4 @@
+--@ top: slots
 -- Renew the locks of all that the slots named hold, set lapsed ones again, and stamp the time.
 -- KEYS   1 stamp; then the record of each slot
 -- ARGV   1 prefix; 2 packed: slots (locks' values without token, in the order of KEYS), ttl (ms), tolerance (microseconds),
@@ -13,9 +14,9 @@ call('HSET', KEYS[1], 'newest', string.format('%.0f', clock))
 local stops, again, tokens, runs = {}, 0, {}, {}
 
 local function stop_of(claim)
-  if claim[5] > 0 then return claim[8] end
-  if claim[11] then return nil end -- of a `when: always` step
-  local id = claim[1]
+  if claim.kind > 0 then return claim.stop end
+  if claim.always then return nil end -- of a `when: always` step
+  local id = claim.id
   if runs[id] == nil then
     local raw = call('HGET', P .. 'run:' .. id, 'r')
     runs[id] = raw and cmsgpack.unpack(raw).st or false
@@ -25,17 +26,17 @@ end
 
 for n = 1, #KEYS - 1 do
   local raw = call('GET', KEYS[n + 1])
-  local slot = raw and raw ~= 'retired' and cmsgpack.unpack(raw) or { c = {} }
+  local slot = slots.parse(raw)
   for _, claim in ipairs(slot.c) do
-    local name = claim[1] .. '.' .. claim[2]
-    local token = string.format('%.0f', claim[3])
+    local name = claim.name
+    local token = string.format('%.0f', claim.token)
     tokens[n .. ' ' .. name .. ' ' .. token] = true
     if call('PEXPIRE', 'lock:{workflow:queue}:' .. name, REQ.ttl) == 0 then
       call('SET', 'lock:{workflow:queue}:' .. name, REQ.slots[n] .. token, 'PX', REQ.ttl)
       again = again + 1
     end
     local cause = stop_of(claim)
-    if cause then stops[#stops + 1] = { n, claim[1], claim[2], token, cause } end
+    if cause then stops[#stops + 1] = { n, claim.id, claim.idx, token, cause } end
   end
 end
 local fenced = {}

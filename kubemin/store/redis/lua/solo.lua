@@ -3,9 +3,19 @@
 -- Queued is what stands in `pending`; running what was claimed and has not ended: a claim writes no record.
 M.solos = {}
 
+-- "qINSTANT VERSION QUEUE" is the short form of a task that is queued for the first time.
+function M.read_state(raw)
+  if string.byte(raw) ~= 113 then return unpack_one(raw) end
+  local at, version, queue = string.match(raw, '^q(%d+) (%d+) (.*)$')
+  version = tonumber(version)
+  return {
+    s = QUEUED, Q = tonumber(at), u = queue ~= 'default' and queue or nil, v = version > 1 and version or nil,
+  }
+end
+
 function M.solo(id)
   local found = call('HMGET', P .. 'run:' .. id, 's', 'x')
-  local task = found[1] and unpack_one(found[1])
+  local task = found[1] and M.read_state(found[1])
   if not task then return nil end
   task.run, task.idx, task.x = id, 0, found[2]
   return task

@@ -1,3 +1,4 @@
+--@ top: core solo
 -- States of many runs.
 -- KEYS   1 runs (names the slot; the runs follow from ARGV)
 -- ARGV   1 prefix; 2 packed (empty); then ids
@@ -6,7 +7,7 @@ local states = {}
 for n = 3, #ARGV do
   local found = call('HMGET', P .. 'run:' .. ARGV[n], 's', 'r')
   if found[1] then
-    local known, task = pcall(cmsgpack.unpack, found[1])
+    local known, task = pcall(M.read_state, found[1])
     local state = known and task.s or 2
     if state == 0 or state == 1 then
       local queue = known and (task.u or 'default') .. ((task.v or 1) > 1 and '@v' .. task.v or '')

@@ -39,7 +39,7 @@ if #fresh == 0 then return answers end
 local seq = call('INCRBY', KEYS[3], #fresh) - #fresh
 local queue = REQ.queue ~= 'default' and REQ.queue or nil
 local version = REQ.version > 1 and REQ.version or nil
-local ready = cmsgpack.pack({ s = 1, Q = NOW, u = queue, v = version })
+local ready = string.format('q%.0f %d %s', NOW, REQ.version, REQ.queue)
 local entries, scores, ids = {}, {}, {}
 for n, at in ipairs(fresh) do
   local id, extra, start_at = ARGV[at], ARGV[at + 2], tonumber(ARGV[at + 5])

@@ -1,6 +1,7 @@
 -- tails: the last output of tasks, within a budget for all of them: the oldest are dropped first. `tailed` lists them in
 -- order as TASK=BYTES, `tailbytes` sums those bytes up; tails that went with their run are noticed when their turn comes.
-local function keep_tails(id, idx, stdout, stderr, most, budget)
+function M.keep_tails(claim, stdout, stderr, most, budget)
+  local id, idx = claim.id, claim.idx
   if stdout == '' and stderr == '' then
     call('HDEL', P .. 'tails:' .. id, idx)
     return

@@ -1,3 +1,4 @@
+--@ top: core solo
 -- One run as it is now, in one snapshot; tasks of a large one are left to be read in pieces.
 -- KEYS   1 the run's record, 2 its tasks, 3 their outputs, 4 their tails
 -- ARGV   1 prefix; 2 packed: id, most (tasks)
@@ -11,7 +12,7 @@ if found[1] then
     tasks = false
   end
 elseif found[2] then
-  local known, state = pcall(cmsgpack.unpack, found[2])
+  local known, state = pcall(M.read_state, found[2])
   if known and state.s == 1 then
     local queue = (state.u or 'default') .. ((state.v or 1) > 1 and '@v' .. state.v or '')
     local place = call('ZSCORE', P .. 'pending:' .. queue, REQ.id .. '.0')
