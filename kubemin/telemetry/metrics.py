@@ -159,3 +159,10 @@ def _families(values: Values) -> Iterator[Family]:
 
 def _copied(series: Mapping[tuple[str, ...], Value]) -> Iterable[tuple[Sequence[str], Value]]:
     return list(series.items())
+
+
+def markdown() -> str:
+    """The table of docs/operations.md."""
+    rows = ["| metric | kind | labels | |", "|---|---|---|---|"]
+    rows += [f"| `{m.name}` | {m.kind} | {', '.join(m.labels)} | {m.help} |" for m in TABLE]
+    return "\n".join(rows) + "\n"

@@ -16,7 +16,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support import PROJECT, Daemon, wait_until
 
-from kubemin.telemetry.metrics import TABLE
+from kubemin.telemetry.metrics import TABLE, markdown
 
 STEPS = """\
 name: work
@@ -206,5 +206,10 @@ def test_all_metrics_are_served_and_described(serve: Callable[..., Served]) -> N
     text = serve().get("/metrics")[1]
     for metric in TABLE:
         assert f"# HELP {metric.name.removesuffix('_total')}" in text, metric.name
-    pages = (PROJECT / "docs" / "operations.md").read_text()
-    assert [metric.name for metric in TABLE if f"`{metric.name}`" not in pages] == []
+    assert markdown() in (PROJECT / "docs" / "operations.md").read_text()
+
+
+def test_every_alert_is_explained() -> None:
+    page = (PROJECT / "docs" / "operations.md").read_text()
+    rules = yaml.safe_load((PROJECT / "conf/alerts/kubemin.yaml").read_text())["groups"][0]["rules"]
+    assert [rule["alert"] for rule in rules if f"`{rule['alert']}`" not in page] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import subprocess
@@ -36,6 +37,27 @@ def test_roff_takes_them(name: str) -> None:
 def test_every_setting_is_in_the_manual() -> None:
     page = (PROJECT / "man" / "kubemin.yaml.5").read_text()
     assert [key.name for key in TABLE if f".B {key.name}\n" not in page] == []
+
+
+def _lines_of_the_log() -> set[str]:
+    """Constant messages of level warning and error. What belongs to a fleet is on pages of its own."""
+    found: set[str] = set()
+    for file in (PROJECT / "kubemin").rglob("*.py"):
+        if {"fleet", "redis", "leader", "store"} & set(file.relative_to(PROJECT).parts):
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("log.warning", "log.error", "log.exception"):
+                match node.args:
+                    case [ast.Constant(value=str(text)), *_]:
+                        found.add(text)
+    return found
+
+
+def test_every_warning_and_error_is_explained() -> None:
+    pages = "".join((PROJECT / "docs" / name).read_text() for name in ("guide.md", "operations.md"))
+    lines = _lines_of_the_log()
+    assert len(lines) > 30
+    assert {line for line in lines if f"`{line}`" not in pages} == set()
 
 
 def test_install_service_into_a_folder(tmp_path: Path) -> None:
