@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,13 @@ class Ledger:
         return int(self.redis.llen(EFFECTS))
 
 
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+        client.connect(path)
+        return True
+    return False
+
+
 class RedisProcess:
     """A real redis-server on a unix socket, nothing kept on disk."""
 
@@ -79,7 +88,7 @@ class RedisProcess:
         self.process = subprocess.Popen(
             [REDIS_SERVER_PATH, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        wait_until(lambda: Path(self.socket).exists(), 10, what="redis-server")
+        wait_until(lambda: _answers(self.socket), 10, what="redis-server")
 
     def send(self, number: int) -> None:
         assert self.process is not None

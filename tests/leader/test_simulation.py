@@ -12,8 +12,8 @@ from leader.fleet import LONG
 from leader.simulation import Cluster, SimulatedNode, World
 
 FIRST_SEED = int(os.environ.get("KUBEMIN_TEST_SEED", "1"))
-SEEDS = range(FIRST_SEED, FIRST_SEED + (200 if LONG else 8))
-DURATION = 1800.0  # simulated seconds a seed
+SEEDS = range(FIRST_SEED, FIRST_SEED + (200 if LONG else 6))
+DURATION = 1200.0  # simulated seconds a seed
 
 
 class Fleet:
