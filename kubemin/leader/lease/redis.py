@@ -47,6 +47,31 @@ def script(name: str) -> str:
     return (resources.files(__package__) / "lua" / f"{name}.lua").read_text()
 
 
+class _Line:
+    """One connection at a time, taken out while it is used: who hangs in it keeps it, and the next has a new one."""
+
+    def __init__(self, connect: Callable[[], ScriptCaller]) -> None:
+        self._connect = connect
+        self._caller: ScriptCaller | None = None
+
+    def call(self, name: str, keys: Sequence[str], args: Sequence[str | int], timeout: float) -> Any:
+        caller, self._caller = self._caller, None
+        try:
+            caller = caller or self._connect()
+            reply = caller.call(script(name), keys, args, timeout)
+        except StoreUnavailable as exc:
+            if caller is not None:
+                caller.close()
+            raise as_failure(exc) from exc
+        self._caller = caller
+        return reply
+
+    def close(self) -> None:
+        caller, self._caller = self._caller, None
+        if caller is not None:
+            caller.close()
+
+
 class RedisLease:
     """`connect` opens a ScriptCaller; it is called again after a request that hung."""
 
@@ -54,10 +79,9 @@ class RedisLease:
     recreates = False
 
     def __init__(self, connect: Callable[[], ScriptCaller], keys: LeaderKeys, duration: float) -> None:
-        self._connect = connect
+        self._line = _Line(connect)
         self._keys = keys
         self._life = round(duration * 1000)
-        self._caller: ScriptCaller | None = None
         self.place = f"Redis lock {keys.lock}"
 
     # --- the interface ------------------------------------------------------------------------------------------------
@@ -79,22 +103,15 @@ class RedisLease:
         self._done(self._call("release", [self._keys.lock], args, timeout))
 
     def reconnect(self) -> None:
-        self._caller = None  # not closed: the request that hangs in it is another thread's; it goes with it
+        """Nothing to do: a request that hangs has taken its connection along."""
 
     def close(self) -> None:
-        caller, self._caller = self._caller, None
-        if caller is not None:
-            caller.close()
+        self._line.close()
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
     def _call(self, name: str, keys: list[str], args: Sequence[str | int], timeout: float) -> Any:
-        try:
-            if self._caller is None:
-                self._caller = self._connect()
-            return self._caller.call(script(name), keys, args, timeout)
-        except StoreUnavailable as exc:
-            raise as_failure(exc) from exc
+        return self._line.call(name, keys, args, timeout)
 
     def _done(self, reply: Sequence[Any]) -> LeaseRecord:
         done, value, left = reply
@@ -126,27 +143,17 @@ class Agreement:
     """One backend for a whole fleet: two nodes with different ones would each elect a leader."""
 
     def __init__(self, connect: Callable[[], ScriptCaller], key: str) -> None:
-        self._connect = connect
+        self._line = _Line(connect)
         self._key = key
-        self._caller: ScriptCaller | None = None
 
     def check(self, place: str, timeout: float) -> None:
         """Raises Misconfigured when the fleet uses another backend, Unanswered when Redis cannot say."""
-        try:
-            if self._caller is None:
-                self._caller = self._connect()
-            reply = self._caller.call(script("agree"), [self._key], [place], timeout)
-        except StoreUnavailable as exc:
-            raise as_failure(exc) from exc
-        in_force = bytes(reply).decode()
+        in_force = bytes(self._line.call("agree", [self._key], [place], timeout)).decode()
         if in_force != place:
             raise Misconfigured(
                 f"this fleet elects its leader by {in_force}, this node by {place}: set leaderElection here as on the"
                 f" other nodes; to change it for all, stop all nodes and delete the Redis key {self._key}"
             )
-
-    def reconnect(self) -> None:
-        self._caller = None
 
 
 def as_failure(exc: StoreUnavailable) -> Unanswered | Misconfigured:
