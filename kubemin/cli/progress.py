@@ -13,7 +13,11 @@ from kubemin.model.states import TASK_FAILURES, TASK_LIVE, TaskState
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-TAIL_LINES = 20  # of a step's output in the summary
+    from kubemin.model.graph import Graph
+
+FAILED_SHOWN = 5  # failed steps whose output the summary shows
+OUTPUT_LINES = 100  # of a step's JSON output
+TAIL_LINES = 20  # of each of several failed steps in the summary
 
 
 class Progress(Protocol):
@@ -142,46 +146,66 @@ def _styled(word: str) -> tuple[str, str]:
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-def summary(view: RunView) -> None:
-    """Each step's end, then what an operator wants to see next: the failed steps' output, or else the last step's."""
+def summary(view: RunView, graph: Graph) -> None:
+    """Each step's end, then what an operator wants to see next: the failed steps' output, or else the last steps'."""
     from kubemin.cli.commands.show import task_row
 
     headers = ("STEP", "STATUS", "ATTEMPT", "WORKER", "TOOK", "CAUSE", "MESSAGE")
     render.table(headers, [task_row(task) for task in view.tasks], "the run has no steps")
-    for task in telling(view):
-        _output(task)
+    shown = telling(view, graph)
+    for task in shown:
+        _output(task, None if task.status is TaskState.COMPLETED or len(shown) == 1 else TAIL_LINES)
     took = render.duration(render.seconds_between(view.started_at, view.finished_at)) or "0s"
     cause = f" ({view.cause})" if view.cause else ""
     render.line()
     render.line(f"run {view.id} {render.state(view.status.value)}{cause} in {took}")
 
 
-def telling(view: RunView) -> list[TaskView]:
-    """The steps whose output tells how the run went."""
+def telling(view: RunView, graph: Graph) -> list[TaskView]:
+    """The steps whose output tells how the run went: those that failed, or else those after which nothing was said."""
     failed = [task for task in view.tasks if task.status in TASK_FAILURES and task.cause != "group"]
     if failed:
-        return failed[:5]
-    said = [task for task in view.tasks if not task.step.endswith("]") and _said_something(task)]
-    live = any(task.status in TASK_LIVE for task in view.tasks)
-    return [] if live else said[-1:]
+        return failed[:FAILED_SHOWN]
+    if any(task.status in TASK_LIVE for task in view.tasks):
+        return []
+    said = {task.step: task for task in view.tasks if not task.step.endswith("]") and _said_something(task)}
+    return [said[step] for step in last_of(set(said), graph)]
+
+
+def last_of(steps: set[str], graph: Graph) -> list[str]:
+    """Those of `steps` that no other of them comes after, in the graph's order."""
+    followed: set[int] = set()  # nodes that some step comes after, directly or not
+    last = []
+    for index in range(len(graph.nodes) - 1, -1, -1):  # needs have smaller indexes
+        node = graph.nodes[index]
+        if node.step in steps and index not in followed:
+            last.append(node.step)
+        if node.step in steps or index in followed:
+            followed.update(edge.node for edge in node.needs)
+    return last[::-1]
 
 
 def _said_something(task: TaskView) -> bool:
     return task.output is not None or bool(task.stdout_tail or task.stderr_tail)
 
 
-def _output(task: TaskView) -> None:
+def _output(task: TaskView, most: int | None) -> None:
+    """What it wrote, as far as it was kept; at most the last `most` lines of each stream."""
     for name, text in (("stdout", task.stdout_tail), ("stderr", task.stderr_tail)):
         lines = text.splitlines()
         if lines:
-            left = f", last {TAIL_LINES} of {len(lines)} lines" if len(lines) > TAIL_LINES else ""
+            shown = lines if most is None else lines[-most:]
+            left = f", last {len(shown)} of {len(lines)} lines" if len(shown) < len(lines) else ""
             render.line()
             render.line(render.paint(f"{name} of {render.clean(task.step)}{left}:", "bold"))
-            for line in lines[-TAIL_LINES:]:
+            for line in shown:
                 render.line(f"  {line}")
     if task.output is not None:
         render.line()
         render.line(render.paint(f"output of {render.clean(task.step)}:", "bold"))
         text = msgspec.json.format(msgspec.json.encode(task.output), indent=2).decode()
-        for line in text.splitlines()[:100]:
+        lines = text.splitlines()
+        for line in lines[:OUTPUT_LINES]:
             render.line(f"  {render.clean(line)}")
+        if len(lines) > OUTPUT_LINES:
+            render.line(f"  … and {len(lines) - OUTPUT_LINES} lines more; -o json has all of it")

@@ -39,6 +39,17 @@ steps:
   - name: after
     run: ["true"]
 """
+REPORT = """
+name: report
+mode: DAG
+steps:
+  - {name: early, run: [echo, early]}
+  - name: left
+    needs: [early]
+    shell: for n in $(seq 200); do echo "left $n"; done
+  - {name: right, needs: [early], run: [echo, right]}
+  - {name: alert, needs: [left, right], when: failure, run: [echo, alert]}
+"""
 LONG = "name: long\nsteps:\n  - {name: nap, run: [sleep, '60']}\n"
 
 
@@ -86,6 +97,14 @@ def test_a_run_that_completes(place: Path) -> None:
     assert "double[2]" in out and "completed" in out.splitlines()[-1]
     assert "14" in out.partition("output of double:")[2]
     assert any(line.startswith("numbers") and "completed" in line for line in err.splitlines())
+
+
+def test_a_completed_run_shows_all_that_its_last_steps_wrote(place: Path) -> None:
+    (place / "report.yaml").write_text(REPORT)
+    code, out, _ = finish(place, str(place / "report.yaml"))
+    assert code == 0
+    assert "stdout of left:\n  left 1\n" in out and "  left 200\n" in out and "  right\n" in out
+    assert "early" not in out.partition("stdout of")[2]
 
 
 def test_a_run_that_fails_shows_why(place: Path) -> None:

@@ -14,6 +14,7 @@ from kubemin.cli.kubeminctl import wants_json
 from kubemin.cli.pool import PoolState, Worker
 from kubemin.cli.progress import telling
 from kubemin.errors import Invalid, Problem, Refused
+from kubemin.model.graph import Edge, Graph, Node
 from kubemin.model.records import RunView, TaskView
 from kubemin.model.states import RunState, TaskState
 from kubemin.store.base import QueueView, WorkflowView
@@ -155,9 +156,23 @@ def test_durations(seconds: float | None, text: str | None) -> None:
     assert render.duration(seconds) == text
 
 
+def graph(**needs: str) -> Graph:
+    """Steps in order, each with the one-letter names of what it needs."""
+    at = {name: index for index, name in enumerate(needs)}
+    return Graph("w", tuple(Node(name, needs=tuple(Edge(at[need]) for need in given)) for name, given in needs.items()))
+
+
 def test_the_steps_that_tell_how_it_went() -> None:
     a, b = task("a", TaskState.COMPLETED, output=1), task("b", TaskState.FAILED)
     group = task("g", TaskState.FAILED, cause="group")
-    assert telling(run(a, b, group)) == [b]
-    assert telling(run(task("x", TaskState.COMPLETED), a)) == [a]
-    assert telling(run(a, task("x", TaskState.RUNNING))) == []
+    chain = graph(x="", a="x", b="a", g="b")
+    assert telling(run(a, b, group), chain) == [b]
+    assert telling(run(task("x", TaskState.COMPLETED), a), chain) == [a]
+    assert telling(run(a, task("x", TaskState.RUNNING)), chain) == []
+
+
+def test_all_steps_after_which_nothing_was_said_tell() -> None:
+    a, b, c = (task(name, TaskState.COMPLETED, stdout_tail="text") for name in "abc")
+    silent = task("x", TaskState.SKIPPED)
+    assert telling(run(a, b, c), graph(a="", b="a", c="a")) == [b, c]
+    assert telling(run(a, b, silent, c), graph(a="", b="", x="b", c="x")) == [a, c]

@@ -84,7 +84,7 @@ def _run(session: Session, pool: PrivatePool, definition: Definition, params: di
     if session.json:
         render.document(views.run(view))
     else:
-        progress.summary(view)
+        progress.summary(view, definition.graph)
     return code or (0 if view.status == "completed" else 1)
 
 
