@@ -10,7 +10,7 @@ import os
 import select
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -36,22 +36,25 @@ class Line(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Journal:
-    """The lines of one run, or of one of its steps. Made with the rights that the journal asks for."""
+    """The lines of one run, or of one of its steps, its items and members included. Made with the rights that the
+    journal asks for."""
 
     def __init__(self, owner: int, run: str, step: str | None) -> None:
-        self._matches = [f"_UID={owner}", f"KUBEMIN_RUN={run}", *([f"KUBEMIN_STEP={step}"] if step else [])]
+        self._matches = [f"_UID={owner}", f"KUBEMIN_RUN={run}"]
+        self._step = step
 
     @staticmethod
     def there() -> bool:
         return os.path.exists(SOCKET) and shutil.which("journalctl") is not None
 
-    def lines(self) -> list[Line]:
-        """All that are there now; none without the rights to read them."""
+    def lines(self, last: int | None = None) -> list[Line]:
+        """All that are there now, or out of the last records; none without the rights to read them."""
+        command = [*self._command(), *([f"--lines={last}"] if last else [])]
         try:
-            done = subprocess.run(self._command(), capture_output=True, timeout=READ_SECONDS, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=READ_SECONDS, check=False)
         except (OSError, subprocess.SubprocessError):
             return []
-        return [line for record in done.stdout.splitlines() if (line := _line(record))]
+        return _lines(done.stdout.splitlines(), self._step)
 
     def start(self) -> Follower:
         """Begin to follow, before rights are given up."""
@@ -61,7 +64,8 @@ class Journal:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-            )
+            ),
+            self._step,
         )
 
     def _command(self) -> list[str]:
@@ -71,8 +75,9 @@ class Journal:
 class Follower:
     """Lines as they come. A context manager: its end is journalctl's end."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], step: str | None) -> None:
         self._process = process
+        self._step = step
         self._buffer = b""
 
     def __enter__(self) -> Follower:
@@ -103,7 +108,16 @@ class Follower:
             return []
         data = os.read(fd, 1 << 16)
         *records, self._buffer = (self._buffer + data).split(b"\n")
-        return [line for record in records if (line := _line(record))] if data else None
+        return _lines(records, self._step) if data else None
+
+
+def of_step(path: str, step: str | None) -> bool:
+    """Whether `path` is the step, an item of it or a member."""
+    return step is None or path == step or path.startswith((f"{step}[", f"{step}/"))
+
+
+def _lines(records: Iterable[bytes], step: str | None) -> list[Line]:
+    return [line for record in records if (line := _line(record)) and of_step(line.step, step)]
 
 
 def _line(record: bytes) -> Line | None:

@@ -7,13 +7,13 @@ import select
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kubemin import clock
 from kubemin.cli import render
-from kubemin.cli.commands.status import percent, state_word
+from kubemin.cli.commands.status import percent, reload_words, state_word
 from kubemin.cli.pool import PoolState, Worker
 from kubemin.store.base import QueueView
 
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 _KEYS = {b"\x1b[A": "up", b"\x1bOA": "up", b"k": "up", b"\x1b[B": "down", b"\x1bOB": "down", b"j": "down"}
 _RATE_SPAN = 10.0  # seconds over which a rate is taken
+OUTPUT_LINES = 10  # of a task, the last ones
+ORDERS: dict[str, Callable[[Worker], tuple[object, ...]]] = {
+    "worker": lambda worker: (worker.slot,),
+    "time": lambda worker: (-(worker.seconds or 0.0), worker.slot),
+    "step": lambda worker: (worker.label, worker.slot),
+}
 
 
 class Keyboard:
@@ -78,9 +84,16 @@ class Screen:
     selected: int = 0
     asking: str | None = None
     message: str = ""
+    order: str = "worker"
+    output: list[str] | None = None  # of the chosen task, while it is shown
 
     def running(self, pool: PoolState) -> list[Worker]:
-        return [worker for worker in pool.workers if worker.run]
+        return sorted((worker for worker in pool.workers if worker.run), key=ORDERS[self.order])
+
+    def sort(self) -> None:
+        """By the next order."""
+        names = list(ORDERS)
+        self.order = names[(names.index(self.order) + 1) % len(names)]
 
     def move(self, pool: PoolState, by: int) -> None:
         self.selected = max(0, min(self.selected + by, len(self.running(pool)) - 1))
@@ -94,7 +107,9 @@ class Screen:
         from rich.text import Text
 
         parts: list[RenderableType] = [Text(self._head(pool), style="bold"), Text(self._counts(pool, queues)), Text()]
-        parts.append(self._tasks(pool, max(3, rows - 8 - len(queues))))
+        shown = [] if self.output is None else [Text(), *map(Text, self.output[-OUTPUT_LINES:] or ["no output yet"])]
+        parts.append(self._tasks(pool, max(3, rows - 8 - len(queues) - len(shown))))
+        parts += shown
         if queues:
             parts += [Text(), _queues(queues)]
         return Group(*parts, Text(), Text(self._foot(), style="reverse"))
@@ -103,7 +118,12 @@ class Screen:
         if not pool.alive:
             return "no daemon is running"
         up = render.duration(pool.uptime)
-        return f"kubemin {pool.version}  node {pool.node}  {pool.mode}  {state_word(pool)}  up {up}  {pool.error}"
+        words = f"kubemin {pool.version}  node {pool.node}  {pool.mode}  {state_word(pool)}  up {up}"
+        return (
+            f"{words}  last reload {reload}  {pool.error}"
+            if (reload := reload_words(pool))
+            else f"{words}  {pool.error}"
+        )
 
     def _counts(self, pool: PoolState, queues: list[QueueView]) -> str:
         busy = len(self.running(pool))
@@ -126,7 +146,8 @@ class Screen:
     def _foot(self) -> str:
         if self.asking:
             return f"cancel run {self.asking}? y, or any other key to keep it"
-        return self.message or "up/down: choose a task   c: cancel its run   q: quit"
+        keys = f"up/down: choose a task   o: its output   c: cancel its run   s: sort (by {self.order})   q: quit"
+        return self.message or keys
 
 
 def _cells(worker: Worker) -> Iterator[str]:

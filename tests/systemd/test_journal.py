@@ -69,7 +69,7 @@ def test_logs_are_read_from_the_journal_and_it_says_so(unit: Machine, story: str
     # Who may not read the journal gets what the store keeps.
     unit.sh("id watcher >/dev/null 2>&1 || useradd -M -G kubemin watcher")
     other = unit.run("runuser", "-u", "watcher", "--", "kubeminctl", "logs", story)
-    assert "as the store keeps it" in other.err and "hello from talk" in other.out, other
+    assert "as the store keeps it" in other.err and "a warning" in other.out, other
 
 
 def test_logs_follow_a_run_as_it_goes_on(unit: Machine) -> None:

@@ -6,15 +6,19 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from kubemin.cli import options, render, views
 from kubemin.cli.commands.show import find_task
-from kubemin.cli.journal import Follower, Journal, Line
+from kubemin.cli.journal import Follower, Journal, Line, of_step
 from kubemin.cli.session import Session
 from kubemin.model.records import RunView, TaskView
 from kubemin.model.states import RUN_TERMINAL, TASK_TERMINAL
+
+if TYPE_CHECKING:
+    from kubemin.client import Client
 
 LOOK = 0.25  # seconds between two looks at a run that is followed
 KEPT = "the end of each step's output, as the store keeps it (64 KiB a stream)"
@@ -40,11 +44,14 @@ def command(session: Session, run: str, follow: bool, kept: bool) -> None:
     id, step = options.run_and_step(run)
     journal = None if kept else _journal(session, id, step)
     if follow and journal is not None and not session.json:
-        with journal.start() as follower:  # with our rights: the client takes the owner's
-            _follow_journal(session, follower, _view(session, id, step), step)
+        from kubemin.client import Client
+
+        # As who we are, also as root: journalctl has our rights, and only who has them may end it.
+        with journal.start() as follower, Client.from_settings(session.settings) as client:
+            _follow_journal(client, follower, id, step)
         return
     lines = journal.lines() if journal is not None and not follow else []
-    view = _view(session, id, step)
+    view = _view(session.client, id, step)
     if follow:
         _say(f"{KEPT}, when it ends", step)
         view = _follow(session, view, step)
@@ -52,12 +59,14 @@ def command(session: Session, run: str, follow: bool, kept: bool) -> None:
         render.document(views.logs(_wanted(view, step)) | {"source": "journal" if lines else "store", "lines": lines})
     elif lines:
         _say("from the journal", step)
+        alone = step is not None and len({line.step for line in lines}) == 1
         for line in lines:
-            _print_line(line, alone=step is not None)
+            _print_line(line, alone=alone)
     elif not follow:
         _say(KEPT, step)
-        for task in _wanted(view, step):
-            _print(task, alone=step is not None)
+        found = _wanted(view, step)
+        for task in found:
+            _print(task, alone=step is not None and len(found) == 1)
 
 
 def _say(where: str, step: str | None) -> None:
@@ -66,15 +75,16 @@ def _say(where: str, step: str | None) -> None:
         render.note(render.paint(f"-- {where}", "dim"))
 
 
-def _view(session: Session, id: str, step: str | None) -> RunView:
-    view = session.client.run(id).view()
+def _view(client: Client, id: str, step: str | None) -> RunView:
+    view = client.run(id).view()
     if step is not None:
         find_task(view, step)  # or there is no such step
     return view
 
 
 def _wanted(view: RunView, step: str | None) -> list[TaskView]:
-    return [task for task in view.tasks if step is None or task.step == step]
+    """Of a forEach step its items too, of a group its members."""
+    return [task for task in view.tasks if of_step(task.step, step)]
 
 
 # --- the journal ----------------------------------------------------------------------------------------------------
@@ -90,15 +100,16 @@ def _journal(session: Session, run: str, step: str | None) -> Journal | None:
         return None
 
 
-def _follow_journal(session: Session, follower: Follower, view: RunView, step: str | None) -> None:
+def _follow_journal(client: Client, follower: Follower, id: str, step: str | None) -> None:
+    _view(client, id, step)
     _say("from the journal, as it comes; without a line the journal has none, or this user may not read it", step)
 
     def ended() -> bool:
-        now = session.client.run(view.id).view()
+        now = client.run(id).view()
         return now.status in RUN_TERMINAL or (step is not None and find_task(now, step).status in TASK_TERMINAL)
 
     for line in follower.lines(ended):
-        _print_line(line, alone=step is not None)
+        _print_line(line, alone=line.step == step)
         render.flush()
 
 
@@ -117,11 +128,12 @@ def _follow(session: Session, view: RunView, step: str | None) -> RunView:
     printed: set[tuple[str, int]] = set()
     for look in _looks(session, view):
         view = look
-        for task in _wanted(view, step):
+        found = _wanted(view, step)
+        for task in found:
             if task.finished_at and (task.id, task.token) not in printed:
                 printed.add((task.id, task.token))
                 if not session.json:
-                    _print(task, alone=step is not None)
+                    _print(task, alone=step is not None and len(found) == 1)
                     render.flush()
         if step is not None and find_task(view, step).status in TASK_TERMINAL:
             break
