@@ -28,8 +28,8 @@ from kubemin.errors import KubeminError
     "--every", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds between pictures."
 )
 def command(session: Session, every: float) -> None:
-    """Show workers, queues and rates, live. Up and down choose a task, o shows its output, c cancels its run, s sorts by
-    worker, time or step, q quits.
+    """Show workers, queues and rates, live. Up and down choose a task, o shows its output, c cancels its run, s sorts
+    by worker, time or step, q quits.
 
     Without a terminal, or with -o json: one picture, as `kubeminctl status`.
     """
