@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kubemin.api.enqueue import Options
-from kubemin.api.gateway import KINDS, Gateway, no_rights
+from kubemin.api.gateway import KINDS, Connection, Gateway, Moved, Requests, no_rights
 from kubemin.api.options import Duration, Instant, RetryPolicy, past, run_state, start_at
 from kubemin.api.payload import Call, Function, encode_json, slices
 from kubemin.api.run import Run
@@ -28,8 +28,10 @@ from kubemin.api.waiting import Waiting
 from kubemin.errors import Invalid, KubeminError, NotFound, Refused, StoreUnavailable
 from kubemin.model.ids import run_id
 from kubemin.model.records import Definition, RunView, Submission
+from kubemin.modes import in_fleet
 
 if TYPE_CHECKING:
+    from kubemin.api.fleet import Fleet
     from kubemin.config import Settings
     from kubemin.store.base import QueueView, Reader, WorkflowView
 
@@ -62,6 +64,7 @@ class Client:
         self.runtime_dir = runtime_dir
         self.workflows_dir = workflows_dir
         self._gateway = Gateway(state_dir, runtime_dir)
+        self._fleet: Fleet | None = None  # of a node that is configured to be in one
         self._lock = threading.Lock()
         self._local = threading.local()
         self._plain = Options(self)
@@ -76,11 +79,20 @@ class Client:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Client:
-        return cls(
+        client = cls(
             state_dir=str(settings.state_dir),
             runtime_dir=str(settings.runtime_dir),
             workflows_dir=str(settings.workflows_dir or ""),
         )
+        if in_fleet(settings):
+            client._join(settings)
+        return client
+
+    def _join(self, settings: Settings) -> None:
+        from kubemin.api.fleet import Fleet
+
+        self._fleet = fleet = Fleet(settings, self._gateway)
+        self._gateway.moved = fleet.is_right
 
     def __enter__(self) -> Client:
         return self
@@ -92,6 +104,8 @@ class Client:
         """Let go of the connection and of this thread's reader; the next use opens them again."""
         with self._lock:
             self._gateway.disconnect()
+            if self._fleet is not None:
+                self._fleet.disconnect()
         reader = self._local.__dict__.pop("reader", None)
         if reader is not None:
             reader.close()
@@ -213,16 +227,30 @@ class Client:
 
     def wait(self, runs: Iterable[str | Run], timeout: float | None = None) -> dict[str, str]:
         """Id -> terminal state, once all have one. Raises TimeoutError after `timeout` seconds, NotFound."""
-        return Waiting(self, [_id(run) for run in runs], timeout).finish(self._gateway.try_open)
+        return Waiting(self, [_id(run) for run in runs], timeout).finish(self._open_wait)
+
+    def _open_wait(self) -> Connection | None:
+        """A stream on which a daemon tells of ends; None: they are looked for."""
+        return None if self._in_redis() else self._gateway.try_open()
+
+    def _in_redis(self) -> bool:
+        return self._fleet is not None and self._fleet.is_right()
 
     def reader(self) -> Reader:
         """This thread's read-only view of the store. Raises StoreUnavailable."""
         reader: Reader | None = getattr(self._local, "reader", None)
+        in_redis = self._in_redis()
+        if reader is not None and self._local.in_redis != in_redis:  # the daemon has joined its fleet since
+            reader.close()
+            reader = None
         if reader is None:
             reader = self._local.reader = self._open_reader()
+            self._local.in_redis = in_redis
         return reader
 
     def _open_reader(self) -> Reader:
+        if self._fleet is not None and self._fleet.is_right():
+            return self._fleet.open()
         from kubemin.store.sqlite import SqliteReader
 
         path = os.path.join(self.state_dir, "kubemin.db")
@@ -280,14 +308,26 @@ class Client:
             yield _encode({"op": "seal", "batch": batch})
 
         with self._lock:
-            self._gateway.exchange(requests)
+            self._way(requests)
 
     def _call(self, **request: Any) -> msgspec.Raw:
         return self._exchange([_encode(request)])[0]
 
     def _exchange(self, requests: Sequence[bytes]) -> list[msgspec.Raw]:
         with self._lock:
-            return self._gateway.exchange(lambda: requests)
+            return self._way(lambda: requests)
+
+    def _way(self, requests: Requests) -> list[msgspec.Raw]:
+        """To Redis or to the daemon of this machine; the lock is held."""
+        fleet = self._fleet
+        if fleet is None:
+            return self._gateway.exchange(requests)
+        if not fleet.is_right():
+            try:
+                return self._gateway.exchange(requests)
+            except Moved:
+                self._gateway.disconnect()
+        return fleet.exchange(requests())
 
     def _named(self, name: str) -> Definition:
         """The published definition; from the workflow folder while no daemon has published it yet. Raises NotFound."""
@@ -320,6 +360,8 @@ class Client:
             _parents_readers.append(reader)  # SQLite forbids a child to use, or even close, what its parent opened
         self._local = threading.local()
         self._gateway.disconnect()
+        if self._fleet is not None:
+            self._fleet.disconnect()
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""Requests carried out on the SQLite file itself, by a client that holds the state directory's lock.
+"""Requests carried out by the client itself: on the SQLite file, holding the state directory's lock, or in Redis.
 
 The counterpart of `coordinator/requests.py` for the time when no daemon runs: same bodies in, same replies out, all in
 one transaction. What a daemon has to do later (unpacking, starting) is left to its next start.
@@ -56,18 +56,19 @@ def carry_out_all(path: str, bodies: Iterable[bytes]) -> list[bytes]:
     store = SqliteStore(path, instance=uuid.uuid4().hex)
     try:
         with store.group():
-            replies = [_encode({"ok": _carry_out(store, body)}) for body in bodies]
+            replies = [_encode({"ok": carry_out(store, body)[1]}) for body in bodies]
         return replies  # noqa: RET504 - the commit comes first
     finally:
         store.close()
 
 
-def _carry_out(store: Store, body: bytes) -> Any:
+def carry_out(store: Store, body: bytes) -> tuple[str, Any]:
+    """One request: its operation and what it answers. Raises KubeminError."""
     request = _decode(body)
     operation = _OPERATIONS.get(request.op)
     if operation is None:
         raise KubeminError(f"{request.op} needs a running daemon; start it: systemctl start kubemin, or kubemind")
     try:
-        return operation(store, request)
+        return request.op, operation(store, request)
     except msgspec.DecodeError as exc:
         raise Invalid(f"{request.op}: {exc}") from exc

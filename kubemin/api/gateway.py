@@ -51,6 +51,10 @@ _decode_answer = msgspec.json.Decoder(Answer).decode
 KINDS: dict[int, type[KubeminError]] = {3: Unreachable, 4: NotFound, 5: Refused}
 
 
+class Moved(Exception):
+    """The daemon has joined its fleet: its store is elsewhere now. Nothing was sent, or it may be repeated."""
+
+
 class Dropped(Exception):
     """The connection ended before the reply; whether the request was carried out is not known."""
 
@@ -150,15 +154,18 @@ class Gateway:
 
     def __init__(self, state_dir: str, runtime_dir: str) -> None:
         self.state_dir = state_dir
+        self.moved: Callable[[], bool] = lambda: False  # of a node that may join a fleet
         self.socket_path = os.path.join(runtime_dir, "kubemin.sock")
         self._connection: Connection | None = None
 
     def exchange(self, requests: Requests) -> list[msgspec.Raw]:
-        """All replies, in order. Raises the first refusal as its KubeminError, Unreachable when there is no way."""
+        """All replies, in order. Raises the first refusal as its KubeminError, Unreachable, Moved."""
         pause, deadline = 0.005, clock.monotonic() + ARRIVAL
         while True:
             connection = self.connect()
             if connection is None:
+                if self.moved():
+                    raise Moved
                 replies = self._directly(requests)
                 if replies is not None:
                     return replies
@@ -205,6 +212,8 @@ class Gateway:
                 return connection
             if not self.locked():
                 return None
+            if self.moved():
+                raise Moved
             if clock.monotonic() >= deadline:
                 raise Unreachable(
                     f"a daemon holds {self.state_dir} and does not answer at {self.socket_path}; see its log "

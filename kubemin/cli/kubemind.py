@@ -131,8 +131,13 @@ def _serve(config: str | None, flags: Mapping[str, str]) -> int:
         raise Invalid(problems)
     os.umask(0o027)  # the group kubemin may read, nobody else
     host.make_directories(settings)
+    from kubemin.modes import in_fleet
     from kubemin.supervisor.loop import run_supervisor
 
+    if in_fleet(settings):  # once for all processes; each would pay for it otherwise
+        from kubemin.store.redis import preload
+
+        preload()
     checker = Checker(settings, origin(config, flags, os.environ))
     return run_supervisor(settings, config_path=config_path(config, os.environ), reload=checker)
 

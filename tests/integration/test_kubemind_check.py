@@ -156,7 +156,6 @@ def test_wrong_arguments(home: Path) -> None:
     refused(kubemind("--lock-ttl"), "--lock-ttl", "--help")
     for empty in (["--config", ""], ["--config="], ["-c"]):
         refused(kubemind(*empty, "--check"), f"{empty[0].rstrip('=')} needs a value")
-    refused(check(home, "--redis-required"), "leave it false")
     assert check(home, "--user", "", "--leader-election-exit-on-lost-leader", "false").returncode == 0
     refused(kubemind("start"), "unknown argument start")
     refused(check(home, "--max-workers=0"), "maxWorkers: 0 is out of range; it may be 1 to 1024 (from --max-workers)")

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
 
 from kubemin.config import Settings
-from kubemin.errors import Invalid, KubeminError
+from kubemin.errors import Invalid, KubeminError, Problem
+from kubemin.kube.client import new_client
+from kubemin.kube.credentials import find_credentials
 from kubemin.leader.announcer import Announcer
-from kubemin.leader.campaign import Campaign
+from kubemin.leader.campaign import WORK_STOPS_WITHIN, Campaign
 from kubemin.leader.elector import REQUEST_TIMEOUT
 from kubemin.leader.lease.base import LeaseBackend, Unanswered
 from kubemin.leader.lease.caller import FLEET_KEYS, StoreCaller
+from kubemin.leader.lease.kubernetes import KubernetesLease
 from kubemin.leader.lease.redis import Agreement, RedisLease
+from kubemin.store.redis.address import Address
 from kubemin.store.redis.node import NodeStore
 from kubemin.store.redis.opening import open_store, redis_address
 from kubemin.telemetry import log
@@ -24,8 +27,8 @@ from kubemin.telemetry import log
 
 def make_campaign(settings: Settings) -> Campaign:
     """Raises Invalid: durations that contradict each other, no way to the backend that is configured."""
-    backend = _backend(settings)
     address = redis_address(settings)
+    backend = _backend(settings, address)
     agreement = Agreement(lambda: StoreCaller(address), FLEET_KEYS.backend)
     floor = _Floor(settings)
     election = settings.leader_election
@@ -37,7 +40,7 @@ def make_campaign(settings: Settings) -> Campaign:
         _announcer(settings, backend.place),
         identity=f"{settings.node_id}_{os.getppid()}_{uuid.uuid4()}",
         may_campaign=lambda: agreement.check(backend.place, REQUEST_TIMEOUT),
-        work_stalls_after=election.renew_deadline / 2,
+        work_stalls_after=max(WORK_STOPS_WITHIN, election.renew_deadline / 2),
     )
 
 
@@ -79,33 +82,15 @@ class _Exiting(Announcer):
         os._exit(1)
 
 
-def _backend(settings: Settings) -> LeaseBackend:
+def _backend(settings: Settings, address: Address) -> LeaseBackend:
+    """`auto` is Kubernetes where this machine has credentials. The client is not imported here, nothing is connected."""
     election = settings.leader_election
-    connect = _kubernetes(settings) if election.backend != "redis" else None
-    if connect is not None:
-        from kubemin.leader.lease.kubernetes import KubernetesLease
-
-        return KubernetesLease(connect, election.namespace, election.name)
+    credentials = None if election.backend == "redis" else find_credentials(settings.kubeconfig)
+    if credentials is not None:
+        return KubernetesLease(lambda: new_client(credentials), election.namespace, election.name)
     if election.backend == "kubernetes":
-        raise Invalid(
-            "leaderElection.backend is kubernetes, and this machine knows no cluster: set kubeconfig, or backend: redis"
+        text = (
+            "kubernetes was asked for, and there are no credentials: set kubeconfig, or run in a pod; redis needs none"
         )
-    address = redis_address(settings)
+        raise Invalid([Problem("leaderElection.backend", "no_credentials", text)])
     return RedisLease(lambda: StoreCaller(address), FLEET_KEYS, election.lease_duration)
-
-
-def _kubernetes(settings: Settings) -> Callable[[], object] | None:
-    """How to make a client; None: this machine knows no cluster."""
-    from kubemin.kube.client import new_client
-    from kubemin.kube.credentials import find_credentials
-
-    if find_credentials(settings.kubeconfig) is None:
-        return None
-
-    def connect() -> object:
-        credentials = find_credentials(settings.kubeconfig)
-        if credentials is None:
-            raise Invalid("the credentials for Kubernetes are gone; set kubeconfig")
-        return new_client(credentials)
-
-    return connect
