@@ -2,7 +2,8 @@
 
     python tests/bench/bench_redis_store.py [--server redis] [--tasks 60000] [--backlog 1000000]
 
-A server of its own with the AOF fsynced every second. The floor is one EVALSHA a task (lock, pop, write) on a plain socket.
+A server of its own with the AOF fsynced every second. The floor is one EVALSHA a task (lock, pop, write) on a plain
+socket.
 One line a figure: tasks a second, ratio to the floor, and the target where there is one.
 """
 
@@ -146,7 +147,9 @@ class Bench:
             for line in info.splitlines()
             if line.startswith("cmdstat_")
         }
-        inside = {name: n for name, n in counts.items() if name not in ("evalsha", "info", "config", "config|resetstat")}
+        inside = {
+            name: n for name, n in counts.items() if name not in ("evalsha", "info", "config", "config|resetstat")
+        }
         told = " ".join(f"{name} {n / 300:.2f}" for name, n in sorted(inside.items()))
         print(f"calls inside the script a task: {sum(inside.values()) / 300:.2f} (target 8)  {told}")
         self.clear()

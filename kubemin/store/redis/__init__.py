@@ -10,6 +10,6 @@ from __future__ import annotations
 def preload() -> None:
     """Import what a connection needs. Modules are safe to share over a fork, connections are not."""
     import hiredis  # noqa: F401
-    import redis.connection
+    import redis.connection  # noqa: F401
 
     import kubemin.store.redis.store  # noqa: F401

@@ -10,9 +10,7 @@ from kubemin.errors import Invalid
 
 PORT = 6379
 SENTINEL_PORT = 26379
-USAGE = (
-    "use host:port, redis://, rediss://, unix:///path, redis+sentinel://h1:p,h2:p/SERVICE/DB or redis+cluster://h1:p,h2:p"
-)
+USAGE = "use host:port, redis://, rediss://, unix:///path, redis+sentinel://h1:p,h2:p/SERVICE/DB or redis+cluster://h1:p,h2:p"
 
 
 class Address(msgspec.Struct, frozen=True):

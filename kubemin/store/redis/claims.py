@@ -18,6 +18,7 @@ from kubemin.model.ids import split_task
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.model.states import TASK_TERMINAL, Cause, TaskState
 from kubemin.store.base import Blame, Change, Verdict
+from kubemin.store.fleet import Entry as Entry
 from kubemin.store.redis import keys
 from kubemin.store.redis.records import (
     COMPLETED,
@@ -43,10 +44,14 @@ FORGET_FRESH = 1000  # of claims whose end nobody told
 RETIRED_FOR = 86_400  # seconds that a dead worker's late requests are still known
 
 _ENDS = TASK_TERMINAL - {TaskState.SKIPPED}  # what a worker may report
-_VERDICTS = {82: Verdict.FENCED, 65: Verdict.ACCEPTED, 67: Verdict.ACCEPTED, 68: Verdict.DUPLICATE, 70: Verdict.FENCED}  # R, A, C, D, F
+_VERDICTS = {
+    82: Verdict.FENCED,
+    65: Verdict.ACCEPTED,
+    67: Verdict.ACCEPTED,
+    68: Verdict.DUPLICATE,
+    70: Verdict.FENCED,
+}  # R, A, C, D, F
 _IN_FULL = 82  # R
-
-Entry = tuple[str, int]  # a popped entry `TASK@SEQ`, and which of the queues it came from (from 1)
 
 
 class Retired(StoreUnavailable):
@@ -191,9 +196,7 @@ class Claims:
         self._tell(life, outcomes, verdicts)
         return verdicts, claims
 
-    def _send_in_full(
-        self, life: _Life, outcomes: list[Outcome], numbers: list[int], verdicts: list[Verdict]
-    ) -> None:
+    def _send_in_full(self, life: _Life, outcomes: list[Outcome], numbers: list[int], verdicts: list[Verdict]) -> None:
         """They were to be stopped meanwhile, so that their end has to be looked into."""
         for each in outcomes:
             life.fresh.pop(f"{each.run}.{each.idx}@{each.token}", None)
@@ -296,6 +299,11 @@ class Claims:
     def _take_back(self, slot: str, **request: Any) -> Any:
         return self.s.engine("lose", (keys.slot(slot),), slot=slot, keep=RETIRED_FOR, **request)
 
+    def lapse(self, slot: str) -> list[bytes]:
+        """Take back what a slot holds under locks that are gone; its worker may live on."""
+        found: list[bytes] = self._take_back(slot, mode="lapse", cause=Cause.NODE_LOST.value)
+        return found
+
     def recover(self, live: Sequence[Owner], started: dict[tuple[str, int], int]) -> int:
         """Of this instance; `adopt` does the same for a dead one."""
         keep = {slot_name(owner) for owner in live}
@@ -335,9 +343,18 @@ def _is_plain(outcome: Outcome) -> bool:
 def _final(life: _Life, fresh: _Fresh, outcome: Outcome, now: Micros) -> bytes:
     return pack(
         Final(
-            outcome.token, life.place, outcome.started or fresh.at, now, fresh.queued, COMPLETED, SETTLED, 1,
-            detail_of(outcome), fresh.queue, fresh.version,
-        )  # fmt: skip
+            outcome.token,
+            life.place,
+            outcome.started or fresh.at,
+            now,
+            fresh.queued,
+            COMPLETED,
+            SETTLED,
+            1,
+            detail_of(outcome),
+            fresh.queue,
+            fresh.version,
+        )
     )
 
 
@@ -365,4 +382,3 @@ def _told(outcome: Outcome) -> tuple[Any, ...]:
         outcome.cause.value if outcome.cause is not None else "", outcome.message, detail_of(outcome),
         False if output is None else str(output, "utf-8"), outcome.stdout, outcome.stderr, outcome.started,
     )  # fmt: skip
-

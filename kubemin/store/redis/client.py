@@ -10,16 +10,13 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kubemin import clock
 from kubemin.errors import StoreUnavailable
 from kubemin.store.redis.address import Address
 from kubemin.store.redis.errors import translate
 from kubemin.store.redis.scripts import Script, script
-
-if TYPE_CHECKING:
-    from redis.connection import AbstractConnection
 
 TIMEOUT = 5.0  # seconds a reply may take
 CONNECT_TIMEOUT = 3.0
@@ -30,6 +27,7 @@ READ_SIZE = 65536
 
 Argument = bytes | str | int | float
 Command = Sequence[Argument]
+Driver = Any  # redis.connection.AbstractConnection, which is not typed
 
 
 class Client:
@@ -39,7 +37,7 @@ class Client:
         self.address = address
         self.timeout = timeout
         self.name = name
-        self._connection: AbstractConnection | None = None
+        self._connection: Driver | None = None
         self._where = address.shown
         self._master: tuple[str, int] | None = None  # where the cluster said our slot is
         self._pause = 0.0
@@ -58,9 +56,10 @@ class Client:
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
-    def execute(self, *command: Argument, timeout: float | None = None) -> Any:
-        """One command. Raises StoreUnavailable, and ValueError for an error reply that only the caller understands."""
-        return self.pipeline([command], timeout=timeout)[0]
+    def execute(self, *command: Argument, timeout: float | None = None, repeat: bool = True) -> Any:
+        """One command. `timeout`: seconds for its reply, when it may block; `repeat` False: not sent again when the
+        connection breaks (what a blocked pop was given may be on its way)."""
+        return self._checked(self._exchange([command], timeout, repeat)[0])
 
     def run(self, what: Script | str, keys: Sequence[str], *arguments: Argument, timeout: float | None = None) -> Any:
         """One script by its hash, loaded where the server does not know it."""
@@ -91,9 +90,8 @@ class Client:
             raise translate(reply, self._where) from reply
         return reply
 
-    def _exchange(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
-        from hiredis import pack_command
-
+    def _exchange(self, commands: Sequence[Command], timeout: float | None, repeat: bool = True) -> list[Any]:
+        pack_command = _packer()
         packed = [pack_command(tuple(command)) for command in commands]
         drops = redirections = 0
         while True:
@@ -103,7 +101,7 @@ class Client:
             except (OSError, _redis_error()) as error:
                 self.disconnect()
                 drops += 1
-                if drops >= DROPS or _timed_out(error):
+                if drops >= DROPS or not repeat or _timed_out(error):
                     raise translate(error, self._where) from error
                 continue
             moved = self._redirection(replies)
@@ -113,7 +111,7 @@ class Client:
             if redirections > REDIRECTIONS:
                 raise translate(moved, self._where) from moved
 
-    def _talk(self, connection: AbstractConnection, packed: list[bytes], timeout: float | None) -> list[Any]:
+    def _talk(self, connection: Driver, packed: list[bytes], timeout: float | None) -> list[Any]:
         connection.send_packed_command(packed, check_health=False)
         if timeout is not None and not connection.can_read(timeout):
             raise TimeoutError("no reply in time")
@@ -145,8 +143,7 @@ class Client:
 
     def begin(self, *command: Argument) -> int:
         """Send a command whose reply is waited for by poll(2) on the descriptor returned, then read by `end`."""
-        from hiredis import pack_command
-
+        pack_command = _packer()
         connection = self._connected()
         try:
             connection.send_packed_command([pack_command(tuple(command))], check_health=False)
@@ -175,7 +172,7 @@ class Client:
 
     # --- connecting --------------------------------------------------------------------------------------------------
 
-    def _connected(self) -> AbstractConnection:
+    def _connected(self) -> Driver:
         if self._connection is not None:
             return self._connection
         if clock.monotonic() < self._not_before and self._failure is not None:
@@ -195,7 +192,7 @@ class Client:
         self._master = None
         return failure
 
-    def _connect(self) -> AbstractConnection:
+    def _connect(self) -> Driver:
         address = self.address
         if address.kind == "unix":
             return self._open("", 0)
@@ -239,8 +236,8 @@ class Client:
             )
         raise failure
 
-    def _open(self, host: str, port: int, *, sentinel: bool = False) -> AbstractConnection:
-        from redis import connection as drivers
+    def _open(self, host: str, port: int, *, sentinel: bool = False) -> Driver:
+        drivers = _drivers()
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
@@ -256,7 +253,7 @@ class Client:
             options |= {"db": 0 if address.kind == "cluster" else address.db, "client_name": self.name}
             options |= {"username": address.user, "password": address.password}
         if address.kind == "unix":
-            made: AbstractConnection = drivers.UnixDomainSocketConnection(path=address.path, **options)
+            made: Driver = drivers.UnixDomainSocketConnection(path=address.path, **options)
         else:
             options |= {"host": host, "port": port, "socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
             if address.tls:
@@ -275,6 +272,18 @@ class Client:
             self._connection = None
 
     close = disconnect
+
+
+def _drivers() -> Any:
+    from redis import connection
+
+    return connection
+
+
+def _packer() -> Any:
+    from hiredis import pack_command
+
+    return pack_command
 
 
 def _redis_error() -> type[Exception]:

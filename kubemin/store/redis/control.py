@@ -36,7 +36,7 @@ class Control:
         return waiting
 
     def retry(self, run: str, step: str | None) -> int:
-        raw, params, work, extra = self.s.client.execute("HMGET", keys.run(run), "r", "p", "w", "x")
+        raw, params, work = self.s.client.execute("HMGET", keys.run(run), "r", "p", "w")
         again = ckey = policy = None
         if raw is not None:
             plan = self.s.plans.get(unpack_run(raw).d)

@@ -77,9 +77,7 @@ class Duties:
             if len(packed) >= 2 * FIELDS_AT_ONCE:
                 self.s.client.execute("HSET", keys.graph(definition.hash), *packed)
                 packed = []
-        self.s.client.pipeline(
-            [("SADD", keys.QUEUES, *sorted(queues)), ("HSET", keys.graph(definition.hash), *packed)]
-        )
+        self.s.client.pipeline([("SADD", keys.QUEUES, *sorted(queues)), ("HSET", keys.graph(definition.hash), *packed)])
 
     def publish(self, definitions: Sequence[Definition]) -> dict[str, list[str]]:
         self.define(definitions)
@@ -150,4 +148,9 @@ class Duties:
         if not old or self.s.client.execute("EXISTS", keys.SEALING, keys.BATCHES):
             return
         touched = (keys.DEFINITIONS, keys.REFERENCES, keys.WORKFLOWS)
-        self.s.client.run("prune_definitions", touched, keys.PREFIX, pack({"hashes": [each.decode() for each in old], "before": before}))
+        self.s.client.run(
+            "prune_definitions",
+            touched,
+            keys.PREFIX,
+            pack({"hashes": [each.decode() for each in old], "before": before}),
+        )

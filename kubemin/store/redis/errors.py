@@ -77,7 +77,8 @@ def _network(text: str) -> str:
     lowered = text.lower()
     for sign, words in (
         ("refused", "refused the connection"), ("no such file", "has no socket there"),
-        ("certificate", "has a certificate that is not trusted"), ("name or service", "has a name that does not resolve"),
+        ("certificate", "has a certificate that is not trusted"),
+        ("name or service", "has a name that does not resolve"),
         ("unreachable", "cannot be reached"), ("closed", "closed the connection"), ("reset", "closed the connection"),
         ("ssl", "does not speak TLS as expected"),
     ):  # fmt: skip

@@ -1,4 +1,5 @@
-"""What a step's references read: parameters, outputs of earlier steps, the item, the run. Read when a claim needs them."""
+"""What a step's references read: parameters, outputs of earlier steps, the item, the run. Read when a claim needs
+them."""
 
 from __future__ import annotations
 

@@ -78,9 +78,7 @@ class Intake:
             keys.queue(queue, version), keys.pending(queue, version), keys.SEQ, keys.RUNS, keys.QUEUES, keys.KEYS,
             keys.due(version), keys.PAUSED,
         )  # fmt: skip
-        head = self.s.request(
-            queue=queue, held=keys.held(queue, version), name=f"{queue}@{version}", version=version
-        )
+        head = self.s.request(queue=queue, held=keys.held(queue, version), name=f"{queue}@{version}", version=version)
         batches = [_arguments(submissions[number] for number in numbers) for numbers in calls]
         replies = self.s.run_many("submit_solos", touched, [(head, *batch) for batch in batches])
         for numbers, reply in zip(calls, replies, strict=True):

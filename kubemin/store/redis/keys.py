@@ -14,7 +14,8 @@ LOCK = f"lock:{TAG}:"  # + TASK: string, PX lock.ttl, renewed; node, instance, s
 
 
 def queue(name: str, version: int = 1) -> str:
-    """List of entries `TASK@SEQ`, RPUSHed and popped at the head; gone when empty. Records above version 1 have lists of
+    """List of entries `TASK@SEQ`, RPUSHed and popped at the head; gone when empty. Records above version 1 have
+    lists of
     their own, which nodes that do not know them never pop."""
     if version > 1:
         return f"workflow:queue:{TAG}:{name}@v{version}"
@@ -41,7 +42,8 @@ def held(name: str, version: int = 1) -> str:
 
 
 def run(run_id: str) -> str:
-    """Hash, until pruned. A single task: w, s, x, o (lua/solo.lua). A workflow's run: r, its record; p, its parameters."""
+    """Hash, until pruned. A single task: w, s, x, o (lua/solo.lua). A workflow's run: r, its record; p, its
+    parameters."""
     return f"{PREFIX}run:{run_id}"
 
 
@@ -66,12 +68,14 @@ def parked(run_id: str, queue_name: str) -> str:
 
 
 def graph(digest: str) -> str:
-    """Hash: a definition. meta, g (graph as JSON), src, idx -> packed node, idx/N -> more dependents. Until unreferenced."""
+    """Hash: a definition. meta, g (graph as JSON), src, idx -> packed node, idx/N -> more dependents. Until
+    unreferenced."""
     return f"{PREFIX}graph:{digest}"
 
 
 def slot(name: str) -> str:
-    """String, packed: what one life of one worker holds (claims, last request and reply). `retired` for a day after it."""
+    """String, packed: what one life of one worker holds (claims, last request and reply). `retired` for a day after
+    it."""
     return f"{PREFIX}slot:{name}"
 
 

@@ -71,7 +71,9 @@ class Reads:
 
     def look(self, run: str) -> Found | None:
         touched = (keys.run(run), keys.tasks(run), keys.outputs(run), keys.tails(run))
-        reply = self.s.client.run("view", touched, keys.PREFIX, pack({"id": run, "most": MOST, "reads": True, "now": 0}))
+        reply = self.s.client.run(
+            "view", touched, keys.PREFIX, pack({"id": run, "most": MOST, "reads": True, "now": 0})
+        )
         record, state, work, extra, params, output, tasks, outputs, tails, place = reply
         if record is None and state is None:
             return None
@@ -374,6 +376,3 @@ def _workflow_view(name: str, known: Schedule, plan: Plan) -> WorkflowView:
         next_at=next_at, last_at=rfc3339(known.m) if schedule and known.m != known.at else None,
         published_at=rfc3339(known.at),
     )  # fmt: skip
-
-
-

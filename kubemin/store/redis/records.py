@@ -1,4 +1,5 @@
-"""Records as Lua packs them (lua/core.lua, building.lua, solo.lua say what each field is), and the numbers of states."""
+"""Records as Lua packs them (lua/core.lua, building.lua, solo.lua say what each field is), and the numbers of
+states."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """The Lua scripts: one file an operation, joined with the fragments that its first lines name.
 
-`--@ top: …` puts fragments before the operation, `--@ engine: …` puts them into a function that is called only when they
-are needed (making fifty closures costs more than a short call), `--@ outer:` before that and `--@ then:` after the body;
+`--@ top: …` puts fragments before the operation, `--@ engine: …` puts them into a function that is called only when
+they
+are needed (making fifty closures costs more than a short call), `--@ outer:` before that and `--@ then:` after the
+body;
 `--@ fenced` lets the leader of the moment only.
 """
 
@@ -51,7 +53,11 @@ def compose(name: str) -> str:
             break
         what, _, names = line[3:].partition(":")
         given[what.strip()] = names
-    joined = (_LAZY_PROLOGUE if "lazy" in given else _PROLOGUE) + (_join("token") if "fenced" in given else "") + _join(given.get("outer", ""))
+    joined = (
+        (_LAZY_PROLOGUE if "lazy" in given else _PROLOGUE)
+        + (_join("token") if "fenced" in given else "")
+        + _join(given.get("outer", ""))
+    )
     if "engine" in given:
         joined += f"local function engine()\n{_join(given['engine'])}return M\nend\n"
     return joined + _join(given.get("top", "")) + _bare(text) + _join(given.get("then", ""))

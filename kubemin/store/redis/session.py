@@ -1,4 +1,5 @@
-"""What all operations share: the client, known graphs, the request's common part, what a script tells beside its result."""
+"""What all operations share: the client, known graphs, the request's common part, what a script tells beside its
+result."""
 
 from __future__ import annotations
 
@@ -150,9 +151,7 @@ class Session:
             return
         if not digest:
             label = self.solo_label(run)
-            self.changes.append(
-                Change(what, run, label, "", "", state, cause, attempt, message, True, seconds)
-            )
+            self.changes.append(Change(what, run, label, "", "", state, cause, attempt, message, True, seconds))
             return
         step = task = ""
         if node >= 0:
@@ -176,6 +175,3 @@ class Session:
         if raw is None:
             raise KubeminError(f"run {run} is gone")
         return self.plans.get(unpack_run(raw).d)
-
-
-

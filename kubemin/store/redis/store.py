@@ -1,4 +1,5 @@
-"""`RedisStore`: the store interface of `store/base.py` over Redis. Each method is one script, or a few that may be repeated.
+"""`RedisStore`: the store interface of `store/base.py` over Redis. Each method is one script, or a few that may be
+repeated.
 
 Here is only what joins the modules beside this one; what a fleet needs beyond the interface is in `fleet.py`.
 """
@@ -26,8 +27,9 @@ from kubemin.store.base import (
     Verdict,
     WorkflowView,
 )
+from kubemin.store.fleet import Entry
 from kubemin.store.redis import address as addresses
-from kubemin.store.redis.claims import Claims, Entry
+from kubemin.store.redis.claims import Claims
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.control import Control
 from kubemin.store.redis.duties import Duties
@@ -57,7 +59,13 @@ class RedisReader:
     ) -> None:
         self.client = client or Client(addresses.parse(address, password=password))
         self._session = Session(
-            self.client, instance=instance, node=node, clock=clock, slice_size=slice_size, window=window, version=version
+            self.client,
+            instance=instance,
+            node=node,
+            clock=clock,
+            slice_size=slice_size,
+            window=window,
+            version=version,
         )
         self._intake = Intake(self._session)
         self._reads = Reads(self._session, self._intake)

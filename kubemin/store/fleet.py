@@ -1,0 +1,75 @@
+"""What a fleet needs of a store beyond `base.Store`: workers that pull, nodes that come and go, a leader with a term.
+
+`store/redis/node.py` has it. Contract, in addition to that of `base.py`:
+
+* A worker has one store of its own, opened after the fork. `finish_and_claim` is its only call while it is busy,
+  `begin_wait` and `end_wait` while it is idle. A request that was answered gets the same answer again, also over a new
+  connection: after an error, call again with the same outcomes.
+* `StoreUnavailable` with `fatal` False passes by itself: keep what is finished, wait `client.retry_in()` seconds.
+* Duties (`promote`, `expire`, `prune`, `fire`, `recover_lapsed`) are the leader's: after `lead` they carry epoch and
+  holder, and the store raises `Refused` with code `fenced` when another term is in force. `advance` and `rescue` may be
+  called by any node at any time: what they do twice is done once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from kubemin.model.records import Claim, Outcome, Owner
+from kubemin.store.base import Store, Verdict
+
+Entry = tuple[str, int]  # a popped entry `TASK@SEQ`, and which of the queues given it came from (from 1)
+Held = tuple[Owner, str, int, int]  # owner, run, idx, token
+
+
+class FleetStore(Store, Protocol):
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def finish_and_claim(
+        self, owner: Owner, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int, entry: Entry | None = None
+    ) -> tuple[list[Verdict], list[Claim]]:
+        """One round trip: record how attempts ended with all that follows, let go their locks, and claim up to `limit`
+        tasks; first the popped `entry`, if its task is still to be had. A retired owner gets no claims, and its
+        outcomes
+        are FENCED, or DUPLICATE where they were accepted before."""
+
+    def begin_wait(self, queues: Sequence[str]) -> int:
+        """Block until a queue (in priority order) has an entry, 2 s at most; a descriptor that is readable at its
+        end."""
+
+    def end_wait(self, queues: Sequence[str]) -> Entry | None:
+        """What was popped. It is not claimed: pass it to `finish_and_claim`. Lost in between, `rescue` finds it."""
+
+    # --- nodes -------------------------------------------------------------------------------------------------------
+
+    def renew(self, owners: Sequence[Owner], held: Iterable[Held]) -> Any:
+        """Renew in one call the locks of everything that these owners hold, and stamp the time that recovery goes by.
+        Leave out workers that are stopped or hang: their locks are to lapse. A task in `fenced` may have been finished
+        just now: look again before anybody is killed."""
+
+    def beat(self, record: Any, place: str, life: float) -> Any:
+        """None: noted. Else the record of another place that lives under this name: refuse to start."""
+
+    def adopt(self, instance: str, started: dict[tuple[str, int], int] | None) -> int:
+        """Take back what a dead instance held: it was proven dead by the lock on its state directory."""
+
+    # --- recovery ----------------------------------------------------------------------------------------------------
+
+    def rescue(self, queues: Sequence[str], wait: float = 2.0) -> tuple[list[str], int]:
+        """Push again what was popped `wait` seconds ago and not claimed: (tasks, suspects that are left)."""
+
+    def recover_lapsed(self) -> tuple[int, float]:
+        """Queue again what is held under locks that lapsed: (tasks, seconds of grace left, in which nothing is taken
+        because the store itself was away)."""
+
+    # --- leadership and the ledger -----------------------------------------------------------------------------------
+
+    def newest_epoch(self) -> int: ...
+
+    def lead(self, epoch: int, holder: str) -> bool:
+        """A term begins, and this store's duties carry it. False: a newer one is known."""
+
+    def confirm(self, durability: str) -> None:
+        """Wait until what this connection wrote is as durable as asked. Raises StoreUnavailable when it is not in time:
+        it may be there all the same, and a repeat by id is safe."""
