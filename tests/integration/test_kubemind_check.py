@@ -159,7 +159,6 @@ def test_wrong_arguments(home: Path) -> None:
     assert check(home, "--user", "", "--leader-election-exit-on-lost-leader", "false").returncode == 0
     refused(kubemind("start"), "unknown argument start")
     refused(check(home, "--max-workers=0"), "maxWorkers: 0 is out of range; it may be 1 to 1024 (from --max-workers)")
-    refused(check(home, REDIS_ADDR="10.0.0.5:6379"), "redisAddr", "not in this version; leave it empty")
     assert check(home, "--leader-election-exit-on-lost-leader", "--queues", "a,b").returncode == 0
 
 

@@ -83,14 +83,14 @@ class _Exiting(Announcer):
 
 
 def _backend(settings: Settings, address: Address) -> LeaseBackend:
-    """`auto` is Kubernetes where this machine has credentials. The client is not imported here, nothing is connected."""
+    """`auto` is Kubernetes where this machine has credentials. Nothing is connected here, and no client imported."""
     election = settings.leader_election
     credentials = None if election.backend == "redis" else find_credentials(settings.kubeconfig)
     if credentials is not None:
         return KubernetesLease(lambda: new_client(credentials), election.namespace, election.name)
     if election.backend == "kubernetes":
         text = (
-            "kubernetes was asked for, and there are no credentials: set kubeconfig, or run in a pod; redis needs none"
+            "kubernetes was asked for, and there are no credentials; set kubeconfig, or run in a pod, or use redis"
         )
         raise Invalid([Problem("leaderElection.backend", "no_credentials", text)])
     return RedisLease(lambda: StoreCaller(address), FLEET_KEYS, election.lease_duration)
