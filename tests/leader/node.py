@@ -1,6 +1,6 @@
 """One node of a fleet under test: a process with a real campaign, whose leader work is to write guarded effects.
 
-Its main loop stands for the coordinator's. It reads its orders as JSON on the command line and tells what happens to
+Its main loop stands for the coordinator's. It tells what happens to
 it, with boottime stamps, in a file of JSON lines. What a test wants in the middle of its work it says by files in
 `orders`:
 
@@ -14,13 +14,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kubemin import clock
 from kubemin.config import LeaderElection
@@ -189,11 +186,10 @@ def _backend(setup: dict[str, Any], settings: LeaderElection) -> LeaseBackend:
     return KubernetesLease(lambda: new_client(credentials), settings.namespace, settings.name)
 
 
-def main() -> None:
-    setup = json.loads(sys.argv[1])
+def run_node(setup: dict[str, Any], log_file: str) -> None:
+    """A process of its own, forked: all that it says goes to its log file."""
+    out = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
     log.configure(level="debug", format="text", node=setup["name"], role=setup["name"])
     Node(setup).run()
-
-
-if __name__ == "__main__":
-    main()
