@@ -177,6 +177,22 @@ def test_what_is_wrong_is_said(node: Daemon) -> None:
         assert errors(node.ctl(*args, "-o", "json"), 4)
 
 
+def test_waiting_has_an_end_when_asked(node: Daemon) -> None:
+    done = node.ctl("submit", "slow", "--wait", "--timeout", "300ms", "-o", "json")
+    assert (done.code, done.json["status"]) == (1, "running") and "after 0.3 s and goes on" in done.stderr
+    node.client.cancel(done.json["id"])
+    for args in (("--timeout", "1s"), ("--wait", "--timeout", "soon")):
+        assert "--timeout" in errors(node.ctl("submit", "slow", *args, "-o", "json"), 2)[0]["field"]
+
+
+def test_with_no_daemon_it_says_so(start_daemon: Callable[..., Daemon]) -> None:
+    alone = start_daemon(started=False)
+    file = str(alone.workflow("later.yaml", REPORT))
+    for args in ((), ("--wait", "--timeout", "100ms")):
+        done = alone.ctl("submit", "-f", file, *args)
+        assert (done.code, len(done.stdout.split())) == (1 if args else 0, 1) and "no daemon is running" in done.stderr
+
+
 def test_queues(node: Daemon) -> None:
     ok(node.ctl("queue", "pause", "default"))
     try:
