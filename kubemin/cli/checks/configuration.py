@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from kubemin.cli.checks.base import Finding, note, ok, wrong
 from kubemin.cli.pool import live_pid
 from kubemin.config import Settings
+from kubemin.errors import StoreUnavailable
+from kubemin.model.graph import Graph
+from kubemin.model.states import Kind
 
 _FILES_EACH = 12  # descriptors that the supervisor keeps for one worker, with room
 _FILES_OWN = 100
@@ -23,7 +26,48 @@ def workflows(settings: Settings) -> Iterator[Finding]:
     definitions, problems = load_directory(folder)
     for problem in problems:
         yield wrong("workflows", str(problem))
+    for definition in definitions:
+        yield from _time_outs(definition.graph)
+        yield from _unserved(definition.graph, settings)
     yield ok("workflows", f"{len(definitions)} valid workflow(s) in {folder}")
+
+
+def _time_outs(graph: Graph) -> Iterator[Finding]:
+    """A run that ends before one of its steps may."""
+    if graph.timeout is None:
+        return
+    for node in graph.nodes:
+        if node.timeout is not None and node.timeout > graph.timeout:
+            yield note(
+                "timeouts",
+                f"{graph.workflow}: step {node.step} may take {node.timeout:g} s, the whole run {graph.timeout:g} s; "
+                "make the run's timeout longer or the step's shorter",
+            )
+
+
+def _unserved(graph: Graph, settings: Settings) -> Iterator[Finding]:
+    """Alone on a machine nobody else takes such a step."""
+    for queue in sorted({node.queue for node in graph.nodes if node.kind is Kind.TASK} - set(settings.queues)):
+        if not settings.redis_addr:
+            yield wrong("queues", f"{graph.workflow}: no worker serves queue {queue}; add it to `queues`")
+
+
+def queues(settings: Settings) -> Iterator[Finding]:
+    """Work that waits for something which does not come by itself."""
+    from kubemin.client import Client
+
+    try:
+        with Client.from_settings(settings) as client:
+            found = client.queues()
+    except StoreUnavailable:
+        return  # told by the check of the store
+    for view in found:
+        if view.paused and view.length:
+            yield note(
+                "queues", f"queue {view.name} is paused and holds {view.length} task(s): `queue resume` opens it"
+            )
+        elif view.length and view.name not in settings.queues and not settings.redis_addr:
+            yield wrong("queues", f"{view.length} task(s) wait in queue {view.name}, which no worker serves: `queues`")
 
 
 def python_steps(settings: Settings) -> Iterator[Finding]:

@@ -1,23 +1,19 @@
-"""The machine: control groups, clock, time zones, and the systemd unit."""
+"""The machine: control groups, clock, time zones."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
 
 from kubemin.cli.checks.base import Finding, note, ok, wrong
 from kubemin.cli.pool import live_pid
 from kubemin.config import Settings
-from kubemin.model.durations import parse_duration
 
 _ADJTIMEX_STATUS = 40  # offset of `status` in struct timex on 64-bit Linux (adjtimex(2))
 _STA_UNSYNC = 0x40
 _TIMEX_BYTES = 256
-STOP_MARGIN = 20.0  # seconds the unit has to give beyond gracefulTimeout: terminating trees, the last commit
 
 
 def control_groups(settings: Settings) -> Iterator[Finding]:
@@ -71,64 +67,3 @@ def _time_zones() -> Finding:
             "timezones", "there is no time zone data; install the system's tzdata or the Python package tzdata"
         )
     return ok("timezones", f"{len(zoneinfo.available_timezones())} time zones are known")
-
-
-def unit(settings: Settings) -> Iterator[Finding]:
-    """The unit, where systemd runs the daemon."""
-    pid = live_pid(settings)
-    name = _unit_of(pid) if pid is not None else None
-    if name is None:
-        yield note("unit", "the daemon is not run by systemd, so nobody restarts it and no cgroup is delegated")
-        return
-    shown = _properties(name)
-    if not shown:
-        yield note("unit", f"systemctl does not tell about {name}")
-        return
-    yield from _judge_unit(name, shown, settings)
-
-
-def _judge_unit(name: str, shown: dict[str, str], settings: Settings) -> Iterator[Finding]:
-    wanted = {"KillMode": "mixed", "Delegate": "yes", "Type": "notify"}
-    good = True
-    for key, value in wanted.items():
-        if shown.get(key) not in (value, "notify-reload" if key == "Type" else value):
-            good = False
-            yield wrong("unit", f"{name} has {key}={shown.get(key)}; set {key}={value}")
-    stop = _seconds(shown.get("TimeoutStopUSec", ""))
-    if stop is not None and stop < settings.graceful_timeout + STOP_MARGIN:
-        good = False
-        needed = settings.graceful_timeout + STOP_MARGIN
-        yield wrong(
-            "unit", f"{name} has TimeoutStopSec={stop:g}, which cuts gracefulTimeout short; set {needed:g} at least"
-        )
-    if good:
-        yield ok("unit", f"{name} fits")
-
-
-def _unit_of(pid: int) -> str | None:
-    try:
-        with open(f"/proc/{pid}/cgroup") as file:
-            parts = [part for line in file for part in line.strip().split("/")]
-    except OSError:
-        return None
-    return next((part for part in reversed(parts) if part.endswith(".service")), None)
-
-
-def _properties(name: str) -> dict[str, str]:
-    systemctl = shutil.which("systemctl")
-    if systemctl is None:
-        return {}
-    command = [systemctl, "show", name, "-p", "KillMode,Delegate,Type,TimeoutStopUSec"]
-    try:
-        text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-
-
-def _seconds(text: str) -> float | None:
-    """`1min 30s` as systemctl shows it; None for infinity."""
-    try:
-        return parse_duration(text.replace(" ", "").replace("min", "m"))
-    except ValueError:
-        return None

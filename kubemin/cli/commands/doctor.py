@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kubemin.cli import options, render
-from kubemin.cli.checks import configuration, files, machine
+from kubemin.cli.checks import configuration, files, machine, service
 from kubemin.cli.checks.base import Finding, Verdict, note, ok, wrong
 from kubemin.cli.session import Session, become_owner
 from kubemin.config import Settings
@@ -21,7 +21,10 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     files.disk,
     machine.control_groups,
     machine.clocks,
-    machine.unit,
+    service.unit,
+    service.http,
+    service.journal,
+    configuration.queues,
 )
 
 _COLOURS = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.WRONG: "red"}
