@@ -63,7 +63,8 @@ class Held:
 
 def label_of(claim: Claim) -> str:
     """What a task runs, for estimates: the function of a single Python task, else workflow and step."""
-    return claim.step if claim.quiet else f"{claim.workflow}/{claim.step}"
+    # The items of a fan-out (`load[7]`) are of one kind; no step's own name has a bracket.
+    return claim.step if claim.quiet else f"{claim.workflow}/{claim.step.partition('[')[0]}"
 
 
 class Link:

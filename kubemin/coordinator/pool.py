@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from kubemin import clock
 from kubemin.channel import close_all, from_fd
-from kubemin.coordinator.broker import Link
+from kubemin.coordinator.broker import Link, label_of
 from kubemin.coordinator.control import Died
 from kubemin.coordinator.deaths import blame_for
 from kubemin.coordinator.estimates import WINDOW_SECONDS, Estimates
@@ -158,8 +158,7 @@ class Pool:
         """Keep as many as are expected to take WINDOW_SECONDS; nothing stands behind a long or unknown one."""
         expected, keep = 0.0, 0
         for claim in claims:
-            label = claim.step if claim.quiet else f"{claim.workflow}/{claim.step}"
-            window = self.estimates.window(label)
+            window = self.estimates.window(label_of(claim))
             keep += 1
             expected += WINDOW_SECONDS / window
             if window == 1 or expected >= WINDOW_SECONDS:
