@@ -79,7 +79,7 @@ class NodeStore(RedisStore):
         super().__init__(address, **options)
         self._claims.ttl = ttl
         self._ttl, self._tolerance = ttl, 2 * renew
-        self._cursor: bytes | str = "0"
+        self._cursor = "0"
         self._always: bool | None = None
 
     @property
@@ -258,7 +258,7 @@ class NodeStore(RedisStore):
             tolerance=round(self._tolerance * clock.SECOND),
         )
         cursor, slots, grace = self.client.run("lapsed", (keys.STAMP, keys.SLOTS), keys.PREFIX, pack(request))
-        self._cursor = cursor
+        self._cursor = cursor.decode()
         count = 0
         for slot in slots:
             back = self._claims._take_back(slot.decode(), mode="lapse", cause=Cause.NODE_LOST.value)

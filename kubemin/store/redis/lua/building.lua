@@ -3,7 +3,6 @@
 -- A run's record (packed map): d definition, W workflow, N nodes, s state, st why it is stopped, c cause, R round,
 -- S submitted, sa start_at, sc scheduled_at, B started, E finished, du due, dl deadline, T time-out (seconds), ck
 -- concurrency key, po its policy, pl its turn among those that wait for it, h holds it, l live, li in lists, pa parked, nx next idx, g stage, ag step to run again from, ky key, v version.
-local BUILT, RELEASED = 1, 2
 
 function M.build(id, _, pos)
   local run = M.run(id)

@@ -2,11 +2,12 @@
 -- error half way has written nothing. Keys that follow from data are built from the prefix P; all share one hash slot.
 -- A task's record (packed map): s state, f flags, o open needs, q place (number) when listed, d due, a attempts used up,
 -- k token, w node and slot, y/l/z crashes, losses, drains, c cause, Q queued, B started, E finished, D detail (JSON),
--- b base, m made, n total (fan-outs), i item, p parent node (children). Times in microseconds.
-local M = { runs = {}, tasks = {}, plans = {}, dirty = {}, dirtied = {}, pushes = {}, ripples = {}, events = {} }
-local WAITING, QUEUED, RUNNING, COMPLETED, FAILED, TIMEOUT, CANCELLED, SKIPPED = 0, 1, 2, 3, 4, 5, 6, 7
+-- (capitals such as QUEUED are numbers: scripts.py puts them in) b base, m made, n total (fan-outs), i item, p parent node (children). Times in microseconds.
+local M = {
+  runs = {}, tasks = {}, plans = {}, dirty = {}, dirtied = {}, pushes = {}, ripples = {}, events = {},
+  short = false, parked = false, fans = false, left = false,
+}
 local NAMES = { [0] = 'waiting', 'queued', 'running', 'completed', 'failed', 'timeout', 'cancelled', 'skipped' }
-local SETTLED, KEPT, FRESH, STOPPING, ALWAYS = 512, 1024, 2048, 4096, 8192
 local band, bor, bnot, min, max = bit.band, bit.bor, bit.bnot, math.min, math.max
 local pack, unpack_one = cmsgpack.pack, cmsgpack.unpack
 

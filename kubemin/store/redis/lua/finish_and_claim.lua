@@ -1,5 +1,6 @@
 --@ lazy
---@ engine: slots core rules queue solo settle fanout building stopping outcome begin flush tails settling claiming
+--@ engine: slots core rules queue solo settle outcome begin flush settling claiming
+--@ rare: fanout building stopping tails
 -- One round trip: record how attempts ended with all that follows, let go their locks, and claim what is next. Straight
 -- through for single tasks in their first life; all else calls the engine (making its closures and tables costs more
 -- than such a task). What follows from data is built from the prefix: all keys share one hash slot.

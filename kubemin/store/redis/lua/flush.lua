@@ -1,8 +1,18 @@
 -- flush: give places to what was queued, then write what changed.
-local function place_all()
+local function place_one(push)
+  local queue, version, task = push[1], push[2], push[3]
+  task.q = call('INCR', P .. 'seq')
+  local name, key = task.run .. '.' .. task.idx, M.list_key(queue, version)
+  if call('SISMEMBER', P .. 'paused', queue) == 1 then key = P .. 'held:' .. queue .. '@' .. version end
+  call('ZADD', M.pending_key(queue, version), task.q, name)
+  call('RPUSH', key, name .. '@' .. string.format('%.0f', task.q))
+end
+
+function M.place_all()
   local pushes, lists = M.pushes, {}
   M.pushes = {}
   if #pushes == 0 then return end
+  if #pushes == 1 then return place_one(pushes[1]) end
   local seq = call('INCRBY', P .. 'seq', #pushes) - #pushes
   for n, push in ipairs(pushes) do
     local queue, version, task = push[1], push[2], push[3]
@@ -70,12 +80,12 @@ local function write_ripples()
 end
 
 function M.flush()
-  place_all()
+  M.place_all()
   M.write_solos()
   write_tasks()
   write_runs()
   for queue, delta in pairs(M.parked or {}) do call('HINCRBY', P .. 'backlog', queue, delta) end
-  M.parked = nil
+  M.parked = false
   write_ripples()
 end
 

@@ -78,7 +78,7 @@ end
 
 function M.refill()
   local short = M.short or {}
-  M.short = nil
+  M.short = false
   for name in pairs(short) do
     local id, queue = string.match(name, '^(%w+) (.*)$')
     local run = M.run(id)

@@ -47,10 +47,12 @@ function M.backoff(retry, used)
   return delay * (1 + 0.1 * (REQ.spread or 0))
 end
 
+local NOT_TRIED_AGAIN = { crash = true, start = true, reference = true, corrupt = true }
+
 -- nil, delay, used: tried again; else the attempt's end.
 function M.after_attempt(state, cause, used, retry, stopped)
   used = used + 1
-  local again = retry and not stopped and cause ~= 'crash' and (state == FAILED or state == TIMEOUT)
+  local again = retry and not stopped and not NOT_TRIED_AGAIN[cause] and (state == FAILED or state == TIMEOUT)
     and retry.causes[NAMES[state]] and used <= retry.limit
   if again then return nil, M.backoff(retry, used), used end
   return state, cause

@@ -1,5 +1,4 @@
 -- settle: draws the consequences of ends, as far as `budget` records reach; what is left becomes ripples (cursors).
-local CHUNK = 200 -- dependents in one field of a graph
 local work, head, tail, budget = {}, 1, 0, 0
 
 function M.later(kind, id, idx, pos)

@@ -60,12 +60,14 @@ function M.settle_all(held, told, unlocked)
   return table.concat(claims)
 end
 
+-- What has become ready is in its queue before anything is claimed; the rest is written at the end.
 function M.draw()
   M.settle(REQ.slice)
-  M.flush()
+  M.place_all()
 end
 
 function M.close(reply)
-  M.draw()
+  M.settle(REQ.slice)
+  M.flush()
   reply[3] = { (M.left or M.fans) and 1 or 0, M.fans or {}, M.events }
 end
