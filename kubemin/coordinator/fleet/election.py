@@ -89,8 +89,6 @@ def _backend(settings: Settings, address: Address) -> LeaseBackend:
     if credentials is not None:
         return KubernetesLease(lambda: new_client(credentials), election.namespace, election.name)
     if election.backend == "kubernetes":
-        text = (
-            "kubernetes was asked for, and there are no credentials; set kubeconfig, or run in a pod, or use redis"
-        )
+        text = "kubernetes was asked for, and there are no credentials; set kubeconfig, or run in a pod, or use redis"
         raise Invalid([Problem("leaderElection.backend", "no_credentials", text)])
     return RedisLease(lambda: StoreCaller(address), FLEET_KEYS, election.lease_duration)

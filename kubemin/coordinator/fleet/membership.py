@@ -6,6 +6,8 @@ What a predecessor held is taken back at once, after what it left undelivered wa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kubemin import __version__, clock
 from kubemin.config import Settings
 from kubemin.coordinator.fleet.instances import Instances
@@ -41,7 +43,7 @@ class Membership:
     def left(self) -> float:
         return self._beat.left()
 
-    def enter(self, record: NodeRecord) -> None:
+    def enter(self, record: Callable[[], NodeRecord]) -> None:
         """Before the first claim. Raises NameTaken, StoreUnavailable."""
         self._beat.soon()
         self.turn(record)
@@ -58,10 +60,11 @@ class Membership:
         if count:
             log.info("tasks of a dead predecessor were queued again", tasks=count)
 
-    def turn(self, record: NodeRecord) -> None:
+    def turn(self, make: Callable[[], NodeRecord]) -> None:
         """The heartbeat, when it is due."""
         if not self._beat.due():
             return
+        record = make()
         every = BEAT_SECONDS * BEATS_OF_LIFE
         other = self._store.beat(record, self.place, every)
         if other is not None:

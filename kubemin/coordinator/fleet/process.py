@@ -15,6 +15,7 @@ import contextlib
 import os
 import select
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kubemin import clock, faults
@@ -75,6 +76,7 @@ class FleetCoordinator:
         self._stopping = False
         self._outage_since = 0.0
         self._outage = ""
+        self._failed: dict[str, str] = {}  # steps that the server refuses, and why
         self._retry_at = 0.0
         self._record = Every(RECORD_SECONDS)
         self._settled = 0  # deaths whose tasks went back
@@ -90,7 +92,7 @@ class FleetCoordinator:
 
     def join(self) -> None:
         """Become a member: name, predecessors, files; then workers may claim. Raises NameTaken, StoreUnavailable."""
-        self.membership.enter(self._node_record())
+        self.membership.enter(self._node_record)
         self._settle()
         requeued = self.store.recover(self.pool.owners(), {})
         tell(self.store.changes())
@@ -144,19 +146,45 @@ class FleetCoordinator:
     def _steps(self) -> None:
         if not self.joined:
             self.join()
-        self._settle()
-        self.membership.turn(self._node_record())
+        for step in (self._settle, self._renew, self._beat, self._rescue, self._wishes, self._lead):
+            self._guarded(step)
+        self._tell()
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """An error of the server's own concerns this step alone, and is told once: the others go on."""
+        name = step.__name__
+        try:
+            step()
+        except StoreUnavailable as exc:
+            if exc.code != "redis_error":
+                raise
+            if name not in self._failed:
+                log.error("Redis refuses what this node asks", step=name.strip("_"), reason=str(exc))
+            self._failed[name] = str(exc)
+        else:
+            if self._failed.pop(name, None) is not None:
+                log.info("Redis does again what this node asks", step=name.strip("_"))
+
+    def _renew(self) -> None:
         self.locks.leave_out(self.carrier.tasks)
         self.locks.turn()
+
+    def _beat(self) -> None:
+        self.membership.turn(self._node_record)
+
+    def _rescue(self) -> None:
         self.rescues.turn()
+
+    def _wishes(self) -> None:
         if self.publishing:
             self._publish()
         if self.unblocking:
             self.store.unblock(f"{WORKER_NAME}{self.instance}:")
             self.unblocking = False
+
+    def _lead(self) -> None:
         if not self._stopping:
             self.office.turn()
-        self._tell()
 
     # --- what came ----------------------------------------------------------------------------------------------------
 
@@ -276,7 +304,7 @@ class FleetCoordinator:
             tick=boottime(),
             ready=self.joined,
             requeued=self._requeued,
-            error=self._outage,
+            error=self._outage or next(iter(self._failed.values()), ""),
         )
 
     # --- the end ------------------------------------------------------------------------------------------------------

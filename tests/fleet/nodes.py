@@ -1,0 +1,143 @@
+"""A fleet under test: real daemons, each with its own directories and name, on one real server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from support import Daemon, wait_until
+from support.redis_server import Server
+
+from kubemin.config import load_settings
+from kubemin.scoreboard import Scoreboard, SlotRecord, SlotState
+from kubemin.store.redis.node import NodeStore
+from kubemin.store.redis.opening import open_store
+
+FUNCTIONS = """
+import os, time, signal
+import kubemin
+
+def effect(path, n, seconds=0.0):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(fd, b"%d\\n" % n)
+    os.close(fd)
+    time.sleep(seconds)
+    return n
+
+def nap(seconds):
+    time.sleep(seconds)
+    return "rested"
+
+def patient(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if kubemin.current_task().cancelled:
+            return "told"
+        time.sleep(0.01)
+
+def burn(seconds):
+    # one call into C that keeps the GIL
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(30_000_000))
+    return "burnt"
+
+def die_always():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def token():
+    return kubemin.current_task().token
+"""
+
+# The promises scale with these: a lost node is noticed within ttl + 5 s, a leader within leaseDuration + 2.5 s.
+QUICK_LOCK = {"ttl": "3s", "renew": "1s"}
+QUICK_ELECTION = {"backend": "redis", "leaseDuration": "3s", "renewDeadline": "2s", "retryPeriod": "300ms"}
+
+
+class Fleet:
+    """`node()` starts another daemon; everything is ended with the context."""
+
+    def __init__(self, server: Server, folder: Path, stack: ExitStack) -> None:
+        self.server, self.folder = server, folder
+        self.nodes: list[Daemon] = []
+        self._stack = stack
+        (folder / "fleetfunctions.py").write_text(FUNCTIONS)
+
+    def node(self, *, started: bool = True, environ: dict[str, str] | None = None, **settings: Any) -> Daemon:
+        name = f"node-{len(self.nodes)}"
+        given: dict[str, Any] = {
+            "redisAddr": self.server.address,
+            "nodeId": name,
+            "python": {"path": [str(self.folder)], "allow": ["fleetfunctions:*"]},
+            "lock": QUICK_LOCK,
+            "leaderElection": QUICK_ELECTION,
+        }
+        daemon = Daemon(environ=environ, **(given | settings))
+        self._stack.callback(daemon.close)
+        self.nodes.append(daemon)
+        return daemon.start() if started else daemon
+
+    def store(self) -> NodeStore:
+        return open_store(load_settings(str(self.nodes[0].config)), name="test")
+
+    def leader(self) -> Daemon | None:
+        """The node whose own scoreboard says that it leads."""
+        for daemon in self.nodes:
+            if daemon.running:
+                record = Scoreboard.open(str(daemon.run / "scoreboard")).read_coordinator()
+                if record is not None and record.term_until > time.clock_gettime(time.CLOCK_BOOTTIME):
+                    return daemon
+        return None
+
+    def wait_leader(self, timeout: float = 10.0) -> Daemon:
+        return wait_until(self.leader, timeout, what="a leader")
+
+
+@contextmanager
+def a_fleet(folder: Path, **options: Any) -> Iterator[Fleet]:
+    with Server(**options) as server, ExitStack() as stack:
+        yield Fleet(server, folder, stack)
+
+
+def running(daemon: Daemon, run: str, beyond: int = 0, timeout: float = 10.0) -> SlotRecord:
+    """The slot of this node that runs this run, with a token above `beyond`, as soon as there is one."""
+    return wait_until(lambda: look(daemon, run, beyond), timeout, what=f"run {run} on a worker")
+
+
+def look(daemon: Daemon, run: str, beyond: int = 0) -> SlotRecord | None:
+    board = Scoreboard.open(str(daemon.run / "scoreboard"))
+    for n in range(8):
+        found = board.read_slot(n)
+        if found and found.state is SlotState.RUNNING and found.run == run and found.token > beyond:
+            return found
+    return None
+
+
+def anywhere(fleet: Fleet, run: str, beyond: int = 0, timeout: float = 20.0) -> tuple[Daemon, SlotRecord]:
+    def found() -> tuple[Daemon, SlotRecord] | None:
+        for daemon in fleet.nodes:
+            if daemon.running and (record := look(daemon, run, beyond)) is not None:
+                return daemon, record
+        return None
+
+    return wait_until(found, timeout, what=f"run {run} on some worker")
+
+
+def coordinator_pid(daemon: Daemon) -> int:
+    def found() -> int:
+        record = Scoreboard.open(str(daemon.run / "scoreboard")).read_coordinator()
+        return record.pid if record is not None and record.ready else 0
+
+    return wait_until(found, 10, what="a coordinator")
+
+
+def printed(what: str, began: float, limit: float) -> None:
+    seconds = time.monotonic() - began
+    print(f"{what}: {seconds:.3f} s (promised {limit:g} s)")
+    assert seconds < limit, f"{what}: {seconds:.3f} s"
+
+
+Predicate = Callable[[], object]
