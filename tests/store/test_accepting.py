@@ -204,6 +204,22 @@ def test_a_batch_in_parts_is_one_commit(engine: Engine) -> None:
     assert [claim.run for claim in take(engine.store)] == ids
 
 
+def test_a_sealed_batch_is_unpacked_once_whenever_the_process_dies(engine: Engine) -> None:
+    ids, bodies = parts(25, 10)
+    for body in bodies:
+        engine.store.stage("b", body)
+    engine.store.seal("b")
+    if engine.transactional:
+        with pytest.raises(ZeroDivisionError), engine.store.group():
+            engine.store.advance(10)
+            raise ZeroDivisionError
+    engine.store.advance(10)
+    engine.reopen()
+    more = [engine.store.advance(10) for _ in range(10)]
+    assert more[-1] is False, "it is unpacked again and again"
+    assert sorted(claim.run for claim in take(engine.store)) == ids
+
+
 def test_a_batch_may_hold_runs_of_workflows(engine: Engine) -> None:
     held = workflow("held", node("a"), concurrency=Concurrency("k", "reject"))
     engine.store.define([PAIR, held])

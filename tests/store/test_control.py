@@ -99,6 +99,16 @@ def test_a_stopped_task_whose_worker_dies_or_drains_is_not_queued_again(engine: 
     assert set(engine.store.states(runs).values()) == {RunState.CANCELLED}
 
 
+def test_a_failure_after_a_cancel_is_not_tried_again(engine: Engine) -> None:
+    run = start(engine.store, workflow("w", node("a", retry=Retry(5, delay=0)), node("b", 0)))
+    claim = take(engine.store)[0]
+    engine.store.cancel(run)
+    finish(engine.store, outcome(claim, *FAILED))
+    assert ended(engine.store, run) == ("cancelled", "cancelled")
+    assert shape(engine.store, run)["a"] == ("failed", "exit")
+    assert engine.store.promote() == 0 and take(engine.store) == []
+
+
 def test_cancel_while_waiting_for_a_retry(engine: Engine) -> None:
     run = start(engine.store, workflow("w", node("a", retry=Retry(5)), node("b", 0)))
     run_one(engine.store, "a", *FAILED)

@@ -190,6 +190,21 @@ def test_a_wide_fan_out_keeps_few_records_ready_and_all_workers_busy(engine: Eng
     engine.check()
 
 
+def test_a_fan_out_goes_on_after_a_crash_where_it_was(engine: Engine) -> None:
+    count = 3 * WINDOW
+    run = start(engine.store, workflow("w", node("f", items=list(range(count))), node("b", 0)))
+    drain(engine.store)
+    first = take(engine.store, WINDOW)  # others have taken their places in the queue
+    engine.reopen()
+    drain(engine.store)
+    finish(engine.store, *map(outcome, first))
+    engine.reopen()
+    rest = complete_all(engine.store)
+    assert sorted([*(claim.step for claim in first), *rest]) == sorted([*(f"f[{n}]" for n in range(count)), "b"])
+    assert ended(engine.store, run) == ("completed", None)
+    engine.check()
+
+
 # --- cascades ---
 
 

@@ -26,7 +26,7 @@ from graphs import node, workflow
 from kubemin.model.graph import Retry
 from kubemin.model.ids import run_id
 from kubemin.model.records import Outcome, Owner, Usage
-from kubemin.model.states import Cause, TaskState
+from kubemin.model.states import Cause, RunState, TaskState
 from kubemin.store.base import CRASH_LIMIT, LOSS_LIMIT, WINDOW, Blame, Verdict
 
 ONE = workflow("one", node("only"))
@@ -158,6 +158,14 @@ def test_only_the_named_causes_are_tried_again(engine: Engine) -> None:
     assert ended(engine.store, run) == ("failed", "exit")
 
 
+@pytest.mark.parametrize("cause", [Cause.START, Cause.REFERENCE, Cause.CORRUPT])
+def test_what_would_only_happen_again_is_not_tried_again(engine: Engine, cause: Cause) -> None:
+    run = start(engine.store, AGAIN)
+    alone = accept(engine.store, single(retry={"limit": 1, "delay": 0}))[0]
+    finish(engine.store, *(outcome(claim, TaskState.FAILED, cause) for claim in take(engine.store)))
+    assert engine.store.states([run, alone]) == {run: RunState.FAILED, alone: RunState.FAILED}
+
+
 def test_a_single_task_has_a_retry_and_a_timeout_too(engine: Engine) -> None:
     run = accept(engine.store, single(retry={"limit": 1, "delay": 0}, timeout=7.5))[0]
     claim = claim_one(engine)
@@ -221,6 +229,16 @@ def test_a_task_that_kills_its_workers_is_quarantined(engine: Engine, kind: str)
     assert take(engine.store, owner=BOB) == []
     engine.store.retry(run)
     assert claim_one(engine, BOB).attempt == 1
+
+
+@pytest.mark.parametrize("kind", ["single", "step"])
+def test_a_death_from_outside_costs_no_attempt(engine: Engine, kind: str) -> None:
+    run = start(engine.store, AGAIN) if kind == "step" else accept(engine.store, single())[0]
+    engine.store.lose(ALICE, Blame(run, 0, claim_one(engine).token))
+    claim = claim_one(engine, BOB)
+    assert claim.attempt == 1
+    finish(engine.store, outcome(claim), owner=BOB)
+    assert engine.store.run(run).tasks[0].attempt == 1
 
 
 def test_only_the_blamed_task_is_charged(engine: Engine) -> None:

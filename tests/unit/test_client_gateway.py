@@ -263,6 +263,19 @@ def test_a_daemon_that_has_gone_leaves_the_file_to_us(client: Client, serve: Cal
     assert ids(client) == {one.id, two.id}
 
 
+def test_a_client_does_not_write_past_somebody_who_holds_the_lock(client: Client, serve: Callable[..., Server]) -> None:
+    """Somebody was faster between the look at the lock and taking it."""
+    serve(listening=False)
+    written: list[bytes] = []
+
+    def requests() -> list[bytes]:
+        written.append(b'{"op":"pause","queue":"etl"}')
+        return written
+
+    assert client._gateway._directly(requests) is None
+    assert written == []
+
+
 def test_a_daemon_that_listens_later_is_waited_for(client: Client, serve: Callable[..., Server]) -> None:
     server = serve(listening=False)
     with ThreadPoolExecutor(1) as pool:

@@ -1,0 +1,16 @@
+"""`--mutants`: plant each defect in a copy of the tree and see that its tests fail. It takes minutes, so it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("mutants").addoption(
+        "--mutants", action="store_true", default=False, help="plant the defects of tests/mutants and run their tests"
+    )

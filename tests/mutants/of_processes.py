@@ -1,0 +1,285 @@
+"""Defects of the processes: coordinator, supervisor, worker, their channels, and the client."""
+
+from __future__ import annotations
+
+from mutants import Mutant
+
+PROMISES = "tests/process/test_promises.py::"
+COMMITTED = "tests/process/test_commit_then_send.py::"
+SUPERVISOR = "tests/process/test_supervisor.py::"
+CONTROL = "tests/process/test_supervisor_control.py::"
+WORKER = "tests/integration/test_worker_process.py::"
+PYTHON = "tests/integration/test_python_step.py::"
+BROKER = "tests/unit/test_broker.py::"
+CHANNEL = "tests/unit/test_channel.py::"
+GATEWAY = "tests/unit/test_client_gateway.py::"
+
+COORDINATOR = (
+    Mutant(
+        "a reply leaves before its commit",
+        "kubemin/coordinator/process.py",
+        "                reply.ok(carry_out(self.store, request))",
+        "                reply.ok(carry_out(self.store, request)); self.server.flush([reply])",
+        (f"{COMMITTED}test_what_a_client_was_told_is_there_after_a_kill_before_the_commit",),
+    ),
+    Mutant(
+        "a task is handed out before its commit",
+        "kubemin/coordinator/process.py",
+        "            grants = self.pool.claim(self.store, self.settings.queues) if self.handing else []",
+        "            grants = [(link, [claim for claim in claims if link.hand([claim])]) "
+        "for link, claims in (self.pool.claim(self.store, self.settings.queues) if self.handing else [])]",
+        (f"{COMMITTED}test_a_kill_before_the_commit_runs_nothing_twice_and_loses_no_report",),
+    ),
+    Mutant(
+        "what a failed transaction was to apply is forgotten",
+        "kubemin/coordinator/process.py",
+        "        self._store_failures += 1",
+        "        self._store_failures += 1; self.pending.clear()",
+        (f"{COMMITTED}test_a_report_outlives_a_store_that_fails",),
+    ),
+    Mutant(
+        "what was taken back is not given back",
+        "kubemin/coordinator/pending.py",
+        "        if claims:",
+        "        if False:",
+        (f"{COMMITTED}test_what_stands_behind_a_long_task_runs_elsewhere",),
+    ),
+    Mutant(
+        "nothing is taken back from behind a long task",
+        "kubemin/coordinator/broker.py",
+        "return len(self.held) > 1 and now - self.last_report > STALL_SECONDS",
+        "return False",
+        (f"{BROKER}test_stalled_only_when_something_stands_behind",),
+    ),
+    Mutant(
+        "a new coordinator says no hello",
+        "kubemin/coordinator/pool.py",
+        "            link.hello()",
+        "            pass",
+        (f"{COMMITTED}test_a_kill_before_the_commit_runs_nothing_twice_and_loses_no_report",),
+    ),
+    Mutant(
+        "a hello met while taking back is swallowed",
+        "kubemin/coordinator/broker.py",
+        "        if hello:\n",
+        "        if False:\n",
+        (f"{BROKER}test_taking_back_repeats_a_hello_it_met",),
+    ),
+    Mutant(
+        "reports are acknowledged that were never read",
+        "kubemin/coordinator/broker.py",
+        "sent, acked = 0, self.received",
+        "sent, acked = 0, self.received + len(self.held)",
+        (f"{BROKER}test_a_report_settles_what_was_held_and_is_acknowledged_by_the_next_task",),
+    ),
+    Mutant(
+        "a crash of the step's own making is taken for a kill from outside",
+        "kubemin/coordinator/deaths.py",
+        "    if number in OWN_SIGNALS:",
+        "    if False:",
+        (
+            f"{BROKER}test_what_a_death_means",
+            f"{PROMISES}test_a_python_step_that_ends_badly_fails_with_its_cause[segv-signal]",
+        ),
+    ),
+    Mutant(
+        "a worker that had begun nothing is charged",
+        "kubemin/coordinator/deaths.py",
+        'return link.held.get(record["token"]) if record["state"] == "running" else None',
+        "return next(iter(link.held.values()), None)",
+        (f"{BROKER}test_nobody_is_blamed_when_the_worker_had_begun_nothing",),
+    ),
+)
+
+WORKERS = (
+    Mutant(
+        "a report is not kept until it is acknowledged",
+        "kubemin/worker/reports.py",
+        "        self._kept.append((self._seq, body))",
+        "        pass",
+        (f"{WORKER}test_reports_are_numbered_and_repeated_to_a_new_coordinator",),
+    ),
+    Mutant(
+        "an acknowledgement drops one report too many",
+        "kubemin/worker/reports.py",
+        "while kept and kept[0][0] <= seq:",
+        "while kept and kept[0][0] <= seq + 1:",
+        (f"{WORKER}test_reports_are_numbered_and_repeated_to_a_new_coordinator",),
+    ),
+    Mutant(
+        "a hello is not answered",
+        "kubemin/worker/reports.py",
+        "        self._deliver(HELLO, pack_hello())",
+        "        pass",
+        (f"{WORKER}test_reports_are_numbered_and_repeated_to_a_new_coordinator",),
+    ),
+    Mutant(
+        "a worker outlives its supervisor",
+        "kubemin/worker/kernel.py",
+        "    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)",
+        "    pass",
+        (f"{WORKER}test_dies_with_its_supervisor",),
+    ),
+    Mutant(
+        "a cancel that came first does not stop its task",
+        "kubemin/worker/execute.py",
+        'return None if cause is None else Ended(TaskState.CANCELLED, cause, "was stopped before it started")',
+        "return None",
+        (f"{WORKER}test_a_cancel_that_comes_first_stops_the_task_before_it_starts",),
+    ),
+    Mutant(
+        "what a Python step left behind is not killed",
+        "kubemin/worker/execute.py",
+        "        if self._containment.kill_leftovers():",
+        "        if False:",
+        (f"{PYTHON}test_a_worker_that_was_left_unclean_is_replaced",),
+    ),
+    Mutant(
+        "a forked child becomes a second worker",
+        "kubemin/worker/execute.py",
+        "            os._exit(0)  # a child that the function forked",
+        "            pass  # a child that the function forked",
+        (f"{PYTHON}test_a_forked_child_does_not_become_a_second_worker",),
+    ),
+    Mutant(
+        "after INT the task counts as failed",
+        "kubemin/worker/execute.py",
+        "        if self._interrupts.draining:  # the function may",
+        "        if False:  # the function may",
+        (f"{PYTHON}test_int_puts_the_task_back",),
+    ),
+    Mutant(
+        "any function is admitted",
+        "kubemin/steps/python.py",
+        "if not any(fnmatchcase(path, pattern) for pattern in self._allow):",
+        "if False:",
+        (f"{PYTHON}test_nothing_is_admitted_by_default",),
+    ),
+    Mutant(
+        "a large packet need not be sealed",
+        "kubemin/channel.py",
+        "    if not sealed:",
+        "    if False:",
+        (f"{CHANNEL}test_a_large_packet_must_be_a_sealed_memfd",),
+    ),
+    Mutant(
+        "half a scoreboard record is believed",
+        "kubemin/scoreboard.py",
+        "    if crc32(body) != crc:",
+        "    if False:",
+        ("tests/unit/test_scoreboard.py::test_torn_record_is_unknown",),
+    ),
+)
+
+SUPERVISORS = (
+    Mutant(
+        "start time of a pid is not compared",
+        "kubemin/supervisor/procfs.py",
+        "    if now is not None and now.start == process.start:",
+        "    if now is not None:",
+        (f"{CONTROL}test_pid_file_never_names_a_stranger",),
+    ),
+    Mutant(
+        "children outlive a killed supervisor",
+        "kubemin/supervisor/forking.py",
+        "    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)",
+        "    pass",
+        (f"{SUPERVISOR}test_supervisor_killed_and_restarted",),
+    ),
+    Mutant(
+        "what a killed daemon left is not killed at the restart",
+        "kubemin/supervisor/orphans.py",
+        "        found = [process for process in procfs.processes() if _carries(process, entry)]",
+        "        found = []",
+        (f"{SUPERVISOR}test_supervisor_killed_and_restarted",),
+    ),
+    Mutant(
+        "orphans of a dead worker live on",
+        "kubemin/supervisor/orphans.py",
+        "            self.killed += procfs.signal_process(process, signal.SIGKILL)",
+        "            pass",
+        (f"{SUPERVISOR}test_orphans_of_a_dead_worker_are_killed",),
+    ),
+    Mutant(
+        "a kill order hits whatever task runs",
+        "kubemin/supervisor/enforcing.py",
+        "        if life is not None and record is not None and record.token == order.token:",
+        "        if life is not None and record is not None:",
+        (f"{SUPERVISOR}test_kill_order_hits_only_the_task_that_is_meant",),
+    ),
+    Mutant(
+        "a kill order hits a later life",
+        "kubemin/supervisor/enforcing.py",
+        "if life is not None and life.incarnation == order.incarnation else None",
+        "if life is not None else None",
+        (f"{SUPERVISOR}test_kill_order_hits_only_the_task_that_is_meant",),
+    ),
+    Mutant(
+        "a deadline is not enforced",
+        "kubemin/supervisor/enforcing.py",
+        "            if deadline and deadline <= at:",
+        "            if False:",
+        (f"{SUPERVISOR}test_deadline_kills",),
+    ),
+    Mutant(
+        "a worker keeps the channels of the others",
+        "kubemin/supervisor/forking.py",
+        "            _close(self.private.difference(keep))",
+        "            pass",
+        (f"{SUPERVISOR}test_a_worker_holds_nobody_elses_channel",),
+    ),
+    Mutant(
+        "a death is not told to the next coordinator",
+        "kubemin/supervisor/coordinator.py",
+        "        for life in (*(grave.life for grave in self._graves), *self._lives()):",
+        "        for life in self._lives():",
+        (f"{SUPERVISOR}test_death_that_the_coordinator_did_not_survive_is_told_again",),
+    ),
+    Mutant(
+        "a second daemon takes the state directory",
+        "kubemin/supervisor/statelock.py",
+        "        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "        pass",
+        (f"{SUPERVISOR}test_second_daemon_is_refused",),
+    ),
+    Mutant(
+        "workers that cannot start are forked for ever",
+        "kubemin/supervisor/loop.py",
+        "        if reason and not self.stop.active:",
+        "        if False:",
+        (f"{SUPERVISOR}test_coordinator_that_cannot_start_stops_the_daemon",),
+    ),
+    Mutant(
+        "a reload goes on though its canary died",
+        "kubemin/supervisor/pool.py",
+        "return life is not None and canary is not None and life.generation == canary.generation and life.was_idle",
+        "return True",
+        (f"{CONTROL}test_canary_that_cannot_start_keeps_the_old_generation",),
+    ),
+)
+
+CLIENT = (
+    Mutant(
+        "a lost connection loses its requests",
+        "kubemin/api/gateway.py",
+        "                time.sleep(pause)\n                pause = min(pause * 2, 0.2)\n\n    def _over",
+        "                return []\n\n    def _over",
+        (f"{GATEWAY}test_a_dropped_connection_submits_once",),
+    ),
+    Mutant(
+        "the file is written while a daemon holds it",
+        "kubemin/api/gateway.py",
+        "            yield _flock(fd)",
+        "            yield True",
+        (f"{GATEWAY}test_a_client_does_not_write_past_somebody_who_holds_the_lock",),
+    ),
+    Mutant(
+        "a retry whose answer was lost is an error",
+        "kubemin/client.py",
+        "            if now > before:",
+        "            if False:",
+        (f"{GATEWAY}test_a_retry_whose_answer_was_lost",),
+    ),
+)
+
+ALL = COORDINATOR + WORKERS + SUPERVISORS + CLIENT
