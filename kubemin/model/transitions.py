@@ -23,6 +23,8 @@ GATE_UPSTREAM = 64  # a join's own gate was skipped with `upstream`
 GATE_CONDITION = 128  # a join's own gate was skipped with `condition`
 PASSED = 255  # all of the above
 
+# Ends that another attempt would only repeat: quarantine, and what is wrong with the step or its place.
+NOT_TRIED_AGAIN = frozenset({Cause.CRASH, Cause.START, Cause.REFERENCE, Cause.CORRUPT})
 JITTER = 0.1  # of a retry's delay, at most
 
 
@@ -129,12 +131,12 @@ def backoff(retry: Retry, used: int, spread: float = 0.0) -> float:
 def after_attempt(
     state: TaskState, cause: Cause | None, used: int, retry: Retry | None, *, stopped: bool = False, spread: float = 0.0
 ) -> End | Again:
-    """What an attempt's end becomes; `used`: attempts used up before it. Quarantine is never tried again."""
+    """What an attempt's end becomes; `used`: attempts used up before it."""
     used += 1
     if (
         retry is None
         or stopped
-        or cause is Cause.CRASH
+        or cause in NOT_TRIED_AGAIN
         or state not in TASK_FAILURES
         or state.value not in retry.causes
         or used > retry.limit
