@@ -1,0 +1,406 @@
+"""The Redis store under the interleavings that the engine's rules are for, on both servers. No process of the daemon runs here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
+
+from driving import ALICE, BOB, accept, ended, finish, outcome, shape, single, start, take
+from graphs import define, node, workflow
+from support.redis_server import Server, running
+
+from kubemin.errors import Refused, StoreUnavailable
+from kubemin.model.graph import Graph
+from kubemin.model.records import Outcome, Owner
+from kubemin.model.states import Cause, Kind, TaskState
+from kubemin.store.base import Verdict
+from kubemin.store.redis import keys
+from kubemin.store.redis.node import NodeStore
+
+ONE = workflow("one", node("a"))
+WIDE = int(os.environ.get("KUBEMIN_TEST_WIDE", "10000"))
+
+
+@pytest.fixture(scope="module", params=["redis", "valkey"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with running(request.param) as started:
+        yield started
+
+
+@pytest.fixture
+def store(server: Server) -> Iterator[NodeStore]:
+    made = NodeStore(server.address, instance="test", node="node-a")
+    made.client.execute("FLUSHALL")
+    yield made
+    made.close()
+
+
+def another(server: Server, **options: Any) -> NodeStore:
+    return NodeStore(server.address, instance="test", node="node-a", **options)
+
+
+def locks(store: NodeStore) -> set[str]:
+    return {key.decode().removeprefix(keys.LOCK) for key in store.client.execute("KEYS", keys.LOCK + "*")}
+
+
+def entries(store: NodeStore, queue: str = "default") -> list[str]:
+    return [entry.decode() for entry in store.client.execute("LRANGE", keys.queue(queue), 0, -1)]
+
+
+# --- a request and its reply ---
+
+
+def test_a_reply_that_is_lost_is_given_again_and_nothing_runs_nowhere(server: Server, store: NodeStore) -> None:
+    accept(store, *(single() for _ in range(3)))
+    (claim,) = take(store, 1)
+    request = store._claims._request(store._claims._lives[ALICE], (outcome(claim, output=1),), ("default",), 1, None)
+    other = another(server)
+    other.client.run(store._claims._script, request.touched, *request.arguments)  # applied; its reply goes nowhere
+    verdicts, claims = store.finish_and_claim(ALICE, [outcome(claim, output=1)], ["default"], 1)
+    assert verdicts == [Verdict.ACCEPTED] and len(claims) == 1
+    assert locks(store) == {claims[0].task} and len(entries(store)) == 1
+    assert [task[1] for task in store.running()] == [claims[0].run]
+    other.close()
+
+
+def test_a_repeat_of_a_steps_claim_tells_the_same_step(server: Server, store: NodeStore) -> None:
+    start(store, ONE)
+    assert take(store, 1, BOB, ("none",)) == []
+    request = store._claims._request(store._claims._lives[BOB], (), ("default",), 1, None)
+    other = another(server)
+    other.client.run(store._claims._script, request.touched, *request.arguments)
+    (claim,) = take(store, 1, BOB)
+    assert claim.step == "a" and locks(store) == {claim.task}
+    other.close()
+
+
+def test_a_request_in_the_socket_of_a_dead_worker_claims_and_finishes_nothing(server: Server, store: NodeStore) -> None:
+    runs = accept(store, single(), single())
+    (claim,) = take(store, 1)
+    request = store._claims._request(store._claims._lives[ALICE], (outcome(claim),), ("default",), 1, None)
+    assert store.lose(ALICE, None) == [(claim.run, 0)]
+    late = another(server)
+    reply = late.client.run(store._claims._script, request.touched, *request.arguments)
+    assert reply[0] == b"RETIRED" and reply[1] == b"F"
+    assert locks(store) == set() and len(entries(store)) == 2
+    assert sorted(claim.run for claim in take(store, 5, BOB)) == sorted(runs)
+    late.close()
+
+
+def test_an_older_request_that_arrives_late_is_refused(server: Server, store: NodeStore) -> None:
+    accept(store, single(), single())
+    take(store, 1, queues=("none",))
+    request = store._claims._request(store._claims._lives[ALICE], (), ("default",), 1, None)
+    store._claims._lives[ALICE].unanswered = None
+    assert len(take(store, 1)) == 1
+    late = another(server)
+    assert late.client.run(store._claims._script, request.touched, *request.arguments)[0] == b"STALE"
+    assert len(entries(store)) == 1
+    late.close()
+
+
+def test_a_first_use_of_an_adopted_instance_is_refused(store: NodeStore) -> None:
+    accept(store, single())
+    assert store.adopt("dead", {}) == 0
+    assert take(store, 1, Owner("dead", 7, 1)) == []
+    assert len(entries(store)) == 1
+
+
+# --- popped and not claimed ---
+
+
+def test_what_was_popped_and_not_claimed_is_pushed_again_and_no_other(store: NodeStore) -> None:
+    runs = accept(store, *(single() for _ in range(4)))
+    assert store.client.execute("LPOP", keys.queue("default")).decode().startswith(runs[0])
+    assert store.rescue(["default"], 0.2) == ([], 1)
+    assert store.rescue(["default"], 0.2) == ([], 1)
+    time.sleep(0.25)
+    assert store.rescue(["default"], 0.2) == ([f"{runs[0]}.0"], 0)
+    assert [entry.partition(".")[0] for entry in entries(store)] == [*runs[1:], runs[0]]
+    assert sorted(claim.run for claim in take(store, 9)) == sorted(runs)
+    assert store.rescue(["default"], 0.2) == ([], 0)
+    assert store.client.execute("EXISTS", keys.suspects("default")) == 0
+
+
+def test_a_list_that_somebody_deleted_is_made_again(store: NodeStore) -> None:
+    runs = accept(store, *(single() for _ in range(4)))
+    store.client.execute("DEL", keys.queue("default"))
+    store.rescue(["default"], 0.01)
+    time.sleep(0.02)
+    assert len(store.rescue(["default"], 0.01)[0]) == 4
+    assert sorted(claim.run for claim in take(store, 9)) == sorted(runs)
+
+
+def test_an_entry_that_was_pushed_twice_is_claimed_once(store: NodeStore) -> None:
+    accept(store, single())
+    (entry,) = entries(store)
+    store.client.execute("RPUSH", keys.queue("default"), entry, "nonsense", "x.0@1")
+    assert len(take(store, 9)) == 1
+    assert len(locks(store)) == 1
+
+
+def test_a_popped_entry_is_claimed_with_the_next_request(store: NodeStore) -> None:
+    run = accept(store, single(queue="etl"))[0]
+    store.begin_wait(["default", "etl"])
+    entry = store.end_wait(["default", "etl"])
+    assert entry is not None and entry[1] == 2
+    _, claims = store.finish_and_claim(ALICE, [], ["default", "etl"], 1, entry)
+    assert [claim.run for claim in claims] == [run]
+
+
+def test_a_waiting_worker_gets_what_a_finish_made_ready(server: Server, store: NodeStore) -> None:
+    start(store, workflow("two", node("a"), node("b", 0)))
+    (first,) = take(store, 1)
+    waiting = another(server)
+    waiting.begin_wait(["default"])
+    finish(store, outcome(first))
+    entry = waiting.end_wait(["default"])
+    assert entry is not None
+    _, claims = waiting.finish_and_claim(BOB, [], ["default"], 1, entry)
+    assert [claim.step for claim in claims] == ["b"]
+    waiting.close()
+
+
+# --- locks ---
+
+
+def test_a_lapsed_lock_is_not_a_lost_task(store: NodeStore) -> None:
+    accept(store, single())
+    (claim,) = take(store, 1)
+    store.client.execute("DEL", keys.LOCK + claim.task)
+    renewal = store.renew([ALICE], [(ALICE, claim.run, 0, claim.token)])
+    assert (renewal.fenced, renewal.stops, renewal.again) == ([], [], 1)
+    assert locks(store) == {claim.task}
+    store.client.execute("DEL", keys.LOCK + claim.task)
+    finish(store, outcome(claim))
+    assert ended(store, claim.run) == ("completed", None)
+
+
+def test_a_lock_says_who_and_lives_for_its_time(store: NodeStore) -> None:
+    accept(store, single())
+    (claim,) = take(store, 1)
+    value, life = store.client.pipeline([("GET", keys.LOCK + claim.task), ("PTTL", keys.LOCK + claim.task)])
+    assert {"node=node-a", "instance=test", "worker=0", f"token={claim.token}"} <= set(value.decode().split())
+    assert 14_000 < life <= 15_000
+
+
+def test_a_strangers_lock_is_waited_for_and_told(store: NodeStore) -> None:
+    run = accept(store, single())[0]
+    store.client.execute("SET", f"{keys.LOCK}{run}.0", "someone", "PX", 60_000)
+    assert take(store, 1) == []
+    assert [(change.event, change.message) for change in store.changes()] == [("locked", "someone")]
+    store.client.execute("DEL", f"{keys.LOCK}{run}.0")
+    assert take(store, 1) == []
+    time.sleep(1.1)
+    assert store.promote() == 1
+    assert [claim.run for claim in take(store, 1)] == [run]
+
+
+def test_nothing_is_recovered_in_the_grace_after_an_outage(store: NodeStore) -> None:
+    accept(store, single())
+    (claim,) = take(store, 1)
+    store.client.execute("DEL", keys.LOCK + claim.task)  # as if Redis had been away for longer than the lock's life
+    count, grace = store.recover_lapsed()
+    assert count == 0 and 14 <= grace <= 15
+    store.renew([ALICE], [])
+    assert locks(store) == {claim.task}
+    for stamp in ("0", str(2**52)):  # long ago; or in the future: the clock was set back
+        store.client.execute("HSET", keys.STAMP, "newest", stamp, "grace", "0")
+        assert store.recover_lapsed()[1] > 0
+
+
+def test_what_a_lost_node_held_is_queued_again_and_charged(store: NodeStore) -> None:
+    accept(store, single())
+    (claim,) = take(store, 1, Owner("gone", 0, 1))
+    store.renew([], [])
+    store.client.execute("HSET", keys.STAMP, "grace", 0)  # of the first renewal ever
+    store.client.execute("DEL", keys.LOCK + claim.task)
+    assert store.recover_lapsed() == (1, 0.0)
+    (again,) = take(store, 1, BOB)
+    assert again.run == claim.run and again.token > claim.token and again.attempt == 1
+    assert store.finish(Owner("gone", 0, 1), [outcome(claim)]) == [Verdict.FENCED]
+    finish(store, outcome(again), owner=BOB)
+
+
+# --- terms ---
+
+
+def test_duties_of_an_old_term_are_refused(server: Server, store: NodeStore) -> None:
+    accept(store, single(start_at=1))
+    newer = another(server)
+    assert store.lead(3, "a") and store.lead(3, "a")
+    assert not newer.lead(3, "b") and not newer.lead(2, "b")
+    assert newer.lead(4, "b") and newer.newest_epoch() == 4
+    for duty in (store.promote, store.expire, store.recover_lapsed):
+        with pytest.raises(Refused) as refused:
+            duty()
+        assert refused.value.code == "fenced"
+    newer.promote()
+    newer.close()
+
+
+# --- versions, queues, memory ---
+
+
+def test_records_of_a_newer_version_are_left_to_those_who_know_them(server: Server, store: NodeStore) -> None:
+    new = another(server, version=2)
+    old_run = accept(store, single())[0]
+    new_run = accept(new, single())[0]
+    later = accept(new, single(start_at=new.now() + 1000))[0]
+    assert [claim.run for claim in take(store, 9)] == [old_run]
+    time.sleep(0.01)
+    assert store.promote() == 0
+    assert new.promote() == 1
+    assert {claim.run for claim in take(new, 9, BOB)} == {new_run, later}
+    assert store.client.execute("KEYS", "workflow:*") == []
+    new.close()
+
+
+def test_a_paused_queue_has_no_list_to_pop_from(store: NodeStore) -> None:
+    runs = accept(store, single(), single())
+    store.pause("default")
+    runs += accept(store, single())
+    assert entries(store) == [] and take(store, 9) == []
+    assert store.rescue(["default"], 0.0) == ([], 0)
+    store.resume("default")
+    assert [claim.run for claim in take(store, 9)] == runs
+
+
+def test_a_run_with_many_ready_tasks_leaves_room(store: NodeStore) -> None:
+    start(store, workflow("wide", *(node(f"s{n}") for n in range(500))))
+    small = start(store, ONE)
+    assert len(entries(store)) == 65
+    (view,) = store.queues()
+    assert view.length == 501
+    assert small in {claim.run for claim in take(store, 70)}
+
+
+def test_a_full_server_loses_nothing(store: NodeStore) -> None:
+    run = start(store, workflow("two", node("a"), node("b", 0)))
+    accept(store, single())
+    step, solo = take(store, 2)
+    used = store.client.execute("INFO", "memory").decode()
+    bytes_used = next(int(line[12:]) for line in used.splitlines() if line.startswith("used_memory:"))
+    store.client.execute("CONFIG", "SET", "maxmemory", bytes_used // 2)
+    try:
+        for call in (
+            lambda: store.finish(ALICE, [outcome(step)]), lambda: take(store, 1, BOB), lambda: accept(store, single()),
+            lambda: store.cancel(run),
+        ):  # fmt: skip
+            with pytest.raises(StoreUnavailable) as failed:
+                call()
+            assert failed.value.code == "oom" and not failed.value.fatal
+    finally:
+        store.client.execute("CONFIG", "SET", "maxmemory", 0)
+    assert store.finish(ALICE, [outcome(step)]) == [Verdict.ACCEPTED]
+    finish(store, outcome(solo))
+    (last,) = take(store, 9, BOB)
+    finish(store, outcome(last), owner=BOB)
+    assert ended(store, run) == ("completed", None) and locks(store) == set()
+
+
+def test_a_finished_single_run_takes_less_than_a_kib_and_eight_commands(store: NodeStore) -> None:
+    accept(store, *(single() for _ in range(1100)))
+    claims = take(store, 1)
+    for _ in range(100):
+        _, claims = store.finish_and_claim(ALICE, [outcome(claims[0], output=1)], ["default"], 1)
+    store.client.execute("CONFIG", "RESETSTAT")
+    for _ in range(100):
+        _, claims = store.finish_and_claim(ALICE, [outcome(claims[0], output=1)], ["default"], 1)
+    stats = store.client.execute("INFO", "commandstats").decode()
+    calls = {
+        line.split(":")[0][8:]: int(line.split("calls=")[1].split(",")[0]) for line in stats.splitlines()[1:] if line
+    }
+    inside = sum(n for name, n in calls.items() if not name.startswith(("evalsha", "config", "info")))
+    print(f"commands inside the script of a busy single task: {inside / 100:.2f}")
+    assert inside <= 815  # and what is written once in thirty tasks
+    while claims:
+        _, claims = store.finish_and_claim(ALICE, [outcome(c, output=1) for c in claims], ["default"], 50)
+    used = store.client.execute("INFO", "memory").decode()
+    sizes = [store.client.execute("MEMORY", "USAGE", keys.run(claim)) for claim in _some_runs(store)]
+    assert used and max(sizes) < 900
+
+
+def _some_runs(store: NodeStore) -> list[str]:
+    return [run.decode() for run in store.client.execute("ZRANGE", keys.RUNS, 0, 20)]
+
+
+def test_tails_stay_within_their_budget(store: NodeStore) -> None:
+    store.output_bytes = 20_000
+    runs = accept(store, *(single() for _ in range(10)))
+    for claim in take(store, 10):
+        finish(store, outcome(claim, stdout="x" * 9000 + "end"))
+    tails = {run: store.run(run).tasks[0].stdout_tail for run in runs}
+    assert tails[runs[0]] == "" and tails[runs[-1]].endswith("end") and len(tails[runs[-1]]) == 4096
+    assert int(store.client.execute("GET", keys.TAIL_BYTES)) <= 20_000
+
+
+# --- large graphs ---
+
+
+def _longest(store: NodeStore) -> float:
+    """Milliseconds of the longest script, as SLOWLOG has it."""
+    slow = [entry for entry in store.client.execute("SLOWLOG", "GET", 100) if entry[3][0] in (b"EVALSHA", b"EVAL")]
+    return max((entry[2] / 1000 for entry in slow), default=0.0)
+
+
+def _settle(store: NodeStore) -> None:
+    until = time.monotonic() + 120
+    while store.advance():
+        assert time.monotonic() < until, "advance never ends"
+
+
+def test_a_cascade_of_skips_goes_in_slices(store: NodeStore) -> None:
+    nodes = [node("root"), *(node(f"s{n}", 0) for n in range(WIDE)), node("last", *range(1, WIDE + 1), when="always")]
+    run = start(store, workflow("wide", *nodes))
+    _settle(store)
+    (claim,) = take(store, 1)
+    store.client.execute("SLOWLOG", "RESET")
+    finish(store, outcome(claim, TaskState.FAILED, Cause.EXIT))
+    _settle(store)
+    print(f"longest script of a cascade of {WIDE} skips: {_longest(store):.1f} ms (5 ms on an idle machine)")
+    assert _longest(store) < 100
+    (last,) = take(store, 9)
+    assert last.step == "last"
+    finish(store, outcome(last))
+    assert ended(store, run) == ("failed", "exit")
+
+
+def test_a_wide_fan_out_of_outputs_is_made_as_places_come_free(store: NodeStore) -> None:
+    items = Graph(
+        "fan", (node("list"), node("each", 0, items="${{ steps.list.output }}", refs=(0,)), node("sum", 1, refs=(1,)))
+    )
+    wide = WIDE // 5
+    run = start(store, define(items))
+    (claim,) = take(store, 1)
+    store.client.execute("SLOWLOG", "RESET")
+    finish(
+        store,
+        Outcome(
+            claim.run, 0, claim.token, TaskState.COMPLETED, output=msgspec.Raw(msgspec.json.encode(list(range(wide))))
+        ),
+    )
+    claims = take(store, 20)
+    assert {claim.step for claim in claims} == {f"each[{n}]" for n in range(20)}
+    assert store.queues()[0].length == wide - 20
+    seen = 0
+    while claims and claims[0].step != "sum":
+        seen += len(claims)
+        _, claims = store.finish_and_claim(ALICE, [outcome(c, output=c.idx) for c in claims], ["default"], 20)
+    assert seen == wide
+    print(f"longest script of a fan-out of {wide}: {_longest(store):.1f} ms (5 ms on an idle machine)")
+    assert [claim.step for claim in claims] == ["sum"]
+    finish(store, outcome(claims[0]))
+    assert ended(store, run) == ("completed", None)
+    assert len(store.outputs([run])[run]["each"]) == wide
+    assert Kind.FANOUT and shape(store, run)["each"] == ("completed", None)
