@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from kubemin import __version__, clock
 from kubemin.config import Settings
-from kubemin.coordinator.http import Answer
+from kubemin.coordinator.http import Answer, HttpServer
 from kubemin.coordinator.metering import Meter
 from kubemin.errors import KubeminError
 from kubemin.scoreboard import CoordinatorRecord, Header, Scoreboard, SlotState, boottime
@@ -24,6 +24,15 @@ FRESH_SECONDS = 1.0  # a rendered scrape is good for
 SILENT_SECONDS = 15.0  # without a sign of life the coordinator's loop hangs
 _NONE: tuple[str, ...] = ()
 _STORE_FILES = ("kubemin.db", "kubemin.db-wal")
+
+
+def serve(settings: Settings, board: Scoreboard, open_reader: Callable[[], Reader]) -> Meter | None:
+    """Begin to serve, when `httpAddr` is set: what is to be fed with this coordinator's changes."""
+    if not settings.http_addr:
+        return None
+    meter = Meter()
+    HttpServer(settings.http_addr, Exposition(settings, board, meter, open_reader).answer).start()
+    return meter
 
 
 class Exposition:

@@ -18,7 +18,7 @@ import contextlib
 import os
 import select
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubemin import clock, faults
 from kubemin.channel import PacketConnection, close_all
@@ -27,7 +27,6 @@ from kubemin.coordinator import events
 from kubemin.coordinator.control import Control, Died
 from kubemin.coordinator.duties import Duties
 from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE, EXIT_SWITCH
-from kubemin.coordinator.metering import Meter
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.pool import Grant, Pool
 from kubemin.coordinator.publishing import take_over
@@ -41,6 +40,9 @@ from kubemin.store import failhook
 from kubemin.store.base import Change, Reader
 from kubemin.store.sqlite import SqliteReader, SqliteStore
 from kubemin.telemetry import log
+
+if TYPE_CHECKING:
+    from kubemin.coordinator.metering import Meter
 
 ATTACH_SECONDS = 10.0  # for the supervisor to name the living workers
 TICK = 5.0  # seconds: the longest sleep, and the heartbeat in the scoreboard
@@ -93,7 +95,7 @@ class Coordinator:
         self.pending = Pending()
         self.requests: list[tuple[Request, Reply]] = []
         self.counters = events.Counters()
-        self.meter = Meter() if settings.http_addr else None
+        self.meter: Meter | None = None  # what /metrics tells, when somebody may ask
         self.attached = False
         self.handing = True
         self.finishing = False
@@ -118,13 +120,10 @@ class Coordinator:
         self.control.send(type="ready")
 
     def _serve_metrics(self) -> None:
-        if self.meter is None:
-            return
-        from kubemin.coordinator.exposition import Exposition
-        from kubemin.coordinator.http import HttpServer
+        if self.settings.http_addr:
+            from kubemin.coordinator.exposition import serve
 
-        exposition = Exposition(self.settings, self.board, self.meter, self._open_reader)
-        HttpServer(self.settings.http_addr, exposition.answer).start()
+            self.meter = serve(self.settings, self.board, self._open_reader)
 
     def _open_reader(self) -> Reader:
         return SqliteReader(os.path.join(self.settings.state_dir, "kubemin.db"))

@@ -265,7 +265,9 @@ class Settler:
 
     def tell_task(self, event: str, run: RunRow, plan: Plan, task: TaskRow, message: str = "") -> None:
         seconds = 0.0
-        if task.finished is not None and task.started is not None:
+        if event == "started" and task.queued is not None:
+            seconds = max(self.s.now - task.queued, 0) / SECOND
+        elif task.finished is not None and task.started is not None:
             seconds = (task.finished - task.started) / SECOND
         if event == "finished" and task.cause == "crash":
             event = "quarantined"
