@@ -8,6 +8,7 @@ from kubemin.store.base import Change
 from kubemin.telemetry import log
 
 _WARN = frozenset({"quarantined", "fenced"})
+_OF_WORKERS = frozenset({"started", "finished"})  # of a step: its worker tells, with the duration
 
 
 def tell(changes: Iterable[Change]) -> None:
@@ -17,8 +18,9 @@ def tell(changes: Iterable[Change]) -> None:
             log.warning(f"Failed to acquire lock: {change.message}", task=change.task)
         elif change.event in _WARN or (not change.step and change.state in ("failed", "timeout")):
             _emit(log.warning, change)
-        elif change.quiet or (change.step and change.event == "finished"):
-            _emit(log.debug, change)  # of a step's end its worker tells, with its duration
+        elif change.quiet or (change.step and change.event in _OF_WORKERS):
+            if log.enabled("debug"):
+                _emit(log.debug, change)
         else:
             _emit(log.info, change)
 
