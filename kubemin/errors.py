@@ -26,8 +26,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=False):
     line: int | None = None
 
     def __str__(self) -> str:
-        where = self.field or "(document)"
-        return f"{where}: {self.message}" if self.line is None else f"line {self.line}: {where}: {self.message}"
+        line = "" if self.line is None else f"line {self.line}: "
+        return line + (f"{self.field}: " if self.field else "") + self.message
 
 
 class KubeminError(Exception):

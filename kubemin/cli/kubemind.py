@@ -188,13 +188,7 @@ def _print_error(error: KubeminError) -> None:
     level = "<3>" if started_by_systemd() else ""  # sd-daemon(3): an error
     source = f"{error.source}: " if isinstance(error, Invalid) and error.source else ""
     for problem in error.problems:
-        print(f"{level}kubemind: {source}{_line(problem)}", file=sys.stderr)
-
-
-def _line(problem: Problem) -> str:
-    """`line 3: maxWorkers: …`, without what is not known."""
-    line = f"line {problem.line}: " if problem.line is not None else ""
-    return line + (f"{problem.field}: " if problem.field else "") + problem.message
+        print(f"{level}kubemind: {source}{problem}", file=sys.stderr)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -160,8 +160,7 @@ def error(exc: KubeminError, *, as_json: bool) -> None:
         return
     source = f"{exc.source}: " if isinstance(exc, Invalid) and exc.source else ""
     for problem in exc.problems:
-        text = str(problem) if problem.field or problem.line is not None else problem.message
-        note(f"{PROGRAM}: {clean(source + text)}")
+        note(f"{PROGRAM}: {clean(f'{source}{problem}')}")
 
 
 def problem_view(problem: Problem) -> dict[str, Any]:

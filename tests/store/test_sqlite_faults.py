@@ -36,6 +36,16 @@ def local(folder: Path) -> Iterator[Sqlite]:
 # --- opening ---
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_file_has_the_same_rights_whoever_makes_it(folder: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        SqliteStore(str(folder / "kubemin.db"), instance="x").close()
+    finally:
+        os.umask(before)
+    assert (folder / "kubemin.db").stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("opener", [SqliteReader, lambda path: SqliteStore(path, instance="x")])
 def test_a_file_that_is_no_database(folder: Path, opener) -> None:  # type: ignore[no-untyped-def]
     path = folder / "kubemin.db"

@@ -16,6 +16,7 @@ from kubemin.errors import StoreUnavailable
 APPLICATION_ID = 0x6B756265  # "kube": a file of ours
 BUSY_SECONDS = 5.0  # a backup or a reader may hold the file for a moment; the state lock keeps writers apart
 CACHE_KIB = 4 * 1024
+MODE = 0o640  # the daemon's group may read; SQLite gives the -wal and -shm files the same
 CHECKPOINT_PAGES = 4000  # 16 MiB of log: fewer fsyncs of the main file than the default 1000, bounded recovery
 
 _FOLDER = Path(__file__).parent
@@ -81,6 +82,7 @@ def translated(path: str) -> Iterator[None]:
 
 def connect(path: str) -> sqlite3.Connection:
     """A writer's connection on an up-to-date schema. The caller holds the state-directory lock."""
+    _make(path)
     with translated(path):
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=256)
         try:
@@ -94,6 +96,14 @@ def connect(path: str) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def _make(path: str) -> None:
+    """A new file with its rights, whatever the umask: a client's may be another than the daemon's."""
+    with suppress(OSError):  # it is there, or SQLite says what is wrong
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+        os.fchmod(fd, MODE)
+        os.close(fd)
 
 
 def connect_reader(path: str) -> sqlite3.Connection:
