@@ -191,6 +191,7 @@ class Elector:
         free_at = self._sight.free_at(now)
         if free_at > now:
             self._health.idle(now)
+            self._conflicts = 0
             self._announce_follower()
             return min(self._period(), free_at - now)
         if not self._working():
@@ -202,7 +203,8 @@ class Elector:
         record = self._backend.read(REQUEST_TIMEOUT)
         self._passed(Stage.READ)
         self._sight.note(record, self._now())
-        self._perhaps_ours &= self._sight.holder in ("", self.identity)
+        if self._sight.holder:
+            self._perhaps_ours = self._sight.holder == self.identity
         self.figures.holder = self._sight.holder
         self.figures.transitions = max(self._sight.highest, 0)
 
