@@ -1,0 +1,160 @@
+"""Three daemons on one server under random kills, pauses and restarts, seeded; the oracle is that of `test_local.py`.
+
+Beyond it: each accepted run is terminal whoever ended it; no lock, queue entry or slot's record is left; every node
+still works at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fleet"))
+sys.path.insert(0, str(Path(__file__).parent))
+from nodes import Fleet, a_fleet
+from support import Daemon, wait_until
+from support.processes import descendants
+from test_local import FUNCTIONS, WORKFLOW, Load
+
+from kubemin.scoreboard import Scoreboard, SlotState
+
+QUIET = 20.0  # seconds after the last fault in which a lock may still have to lapse
+
+
+class Storm:
+    """One fault after the other; what it broke stands again, or will by itself."""
+
+    def __init__(self, fleet: Fleet, rng: random.Random) -> None:
+        self.fleet, self.rng = fleet, rng
+        self.struck: Counter[str] = Counter()
+
+    def strike(self) -> None:
+        faults = {
+            "worker": 8, "coordinator": 3, "node": 2, "supervisor": 2, "leader": 1, "pause": 1, "hup": 1,
+            "cut": 2, "server": 1, "server-pause": 1, "scripts": 1,
+        }  # fmt: skip
+        what = self.rng.choices(list(faults), list(faults.values()))[0]
+        getattr(self, what.replace("-", "_"))(self.rng.choice(self.fleet.nodes))
+        self.struck[what] += 1
+
+    def worker(self, node: Daemon) -> None:
+        board = Scoreboard.open(str(node.run / "scoreboard"))
+        records = [r for n in range(4) if (r := board.read_slot(n)) and r.state is not SlotState.DEAD and r.pid]
+        if records:
+            _signal(self.rng.choice(records).pid, signal.SIGKILL)
+
+    def coordinator(self, node: Daemon) -> None:
+        record = Scoreboard.open(str(node.run / "scoreboard")).read_coordinator()
+        if record and record.pid:
+            _signal(record.pid, signal.SIGKILL)
+
+    def node(self, node: Daemon) -> None:
+        node.kill9(everything=True)
+        node.start(ready=False)
+
+    def supervisor(self, node: Daemon) -> None:
+        node.kill9()
+        node.start(ready=False)
+
+    def leader(self, node: Daemon) -> None:
+        self.coordinator(self.fleet.leader() or node)
+
+    def pause(self, node: Daemon) -> None:
+        """Shorter than a lock's life: what runs goes on."""
+        tree = [node.pid, *descendants(node.pid)]
+        for pid in tree:
+            _signal(pid, signal.SIGSTOP)
+        threading.Timer(0.7, lambda: [_signal(pid, signal.SIGCONT) for pid in tree]).start()
+
+    def hup(self, node: Daemon) -> None:
+        node.send(signal.SIGHUP)
+
+    def cut(self, _node: Daemon) -> None:
+        self.fleet.server.command("CLIENT", "KILL", "TYPE", "normal")
+
+    def server(self, _node: Daemon) -> None:
+        self.fleet.server.stop()  # an orderly end: all that was acknowledged is in the AOF
+        self.fleet.server.start()
+
+    def server_pause(self, _node: Daemon) -> None:
+        self.fleet.server.pause()
+        threading.Timer(0.8, self.fleet.server.resume).start()
+        time.sleep(0.9)
+
+    def scripts(self, _node: Daemon) -> None:
+        self.fleet.server.command("SCRIPT", "FLUSH")
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def test_a_fleet_loses_nothing_and_ends_nothing_twice(tmp_path: Path, seed: int, chaos_seconds: float) -> None:
+    rng = random.Random(seed)
+    (tmp_path / "chaosfunctions.py").write_text(FUNCTIONS)
+    effects = tmp_path / "effects"
+    effects.touch()
+    python = {"path": [str(tmp_path)], "allow": ["chaosfunctions:*"]}
+    with a_fleet(tmp_path, appendonly="yes") as fleet:
+        for _ in range(3):
+            node = fleet.node(started=False, maxWorkers=2, python=python, log={"level": "info", "format": "text"})
+            node.workflow("mixture.yaml", WORKFLOW.format(log=effects))
+            node.start()
+        loads = [Load(node, effects, random.Random(seed + n)) for n, node in enumerate(fleet.nodes, 1)]
+        for load in loads:
+            load.start()
+        storm, end = Storm(fleet, rng), time.monotonic() + chaos_seconds
+        while time.monotonic() < end:
+            time.sleep(rng.expovariate(4.0))  # the faults' own pace, not a wait for anything
+            storm.strike()
+        for load in loads:
+            load.end.set()
+        for load in loads:
+            load.join(30)
+        accepted = [run for load in loads for run in load.accepted]
+        began = time.monotonic()
+        client = fleet.nodes[0].client
+        states = client.wait(accepted, timeout=120)
+        seconds = time.monotonic() - began
+        print(
+            f"seed {seed}: {len(accepted)} runs accepted, struck {dict(storm.struck)}, all ended {seconds:.1f} s after"
+        )
+        assert set(states) == set(accepted), "an accepted run is unknown"
+        _check_effects(fleet, accepted, effects)
+        _check_leftovers(fleet)
+        for node in fleet.nodes:
+            wait_until(lambda node=node: node.ctl("status", "-o", "json").code == 0, 20)
+            assert node.stop() == 0, node.log[-3000:]
+            assert node.leftovers() == []
+
+
+def _check_effects(fleet: Fleet, accepted: list[str], effects: Path) -> None:
+    ran: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for line in effects.read_text().splitlines():
+        run, step, token = line.split()
+        ran[run, step].append(int(token))
+    for (run, step), tokens in ran.items():
+        assert len(set(tokens)) == len(tokens), f"{run} {step}: one token took effect twice"
+    store = fleet.store()
+    for run in accepted:
+        for task in store.run(run).tasks:
+            if task.status == "completed" and task.token:
+                assert task.token in ran[run, task.step], f"{task.id} completed and never ran"
+            assert task.status not in ("running", "queued", "waiting"), f"{task.id} is {task.status}"
+
+
+def _check_leftovers(fleet: Fleet) -> None:
+    def left() -> bool:
+        keys = fleet.server.command("KEYS", "lock:*") + fleet.server.command("KEYS", "workflow:*")
+        return keys == b"*0\r\n*0\r\n"
+
+    wait_until(left, QUIET, what="no lock and no entry left")
