@@ -31,6 +31,7 @@ from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.pool import Grant, Pool
 from kubemin.coordinator.publishing import take_over
 from kubemin.coordinator.requests import carry_out
+from kubemin.coordinator.rest import Rest
 from kubemin.coordinator.server import Reply, Request, Server
 from kubemin.coordinator.waiters import Waiters
 from kubemin.errors import KubeminError, StoreUnavailable
@@ -91,6 +92,7 @@ class Coordinator:
         if switch is not None:
             self.poller.register(switch, select.EPOLLIN)
         self.duties = Duties(self.store, settings, schedules=RULES[mode].schedules)
+        self.rest = Rest(self.store)
         self.waiters = Waiters()
         self.pending = Pending()
         self.requests: list[tuple[Request, Reply]] = []
@@ -153,12 +155,13 @@ class Coordinator:
             self._collect(self._timeout())
             self._apply_and_publish()
             self._heartbeat()
+            self.rest.take()
         self._finish()
 
     def _timeout(self) -> float:
         if self._store_failures:
             return STORE_PAUSES[min(self._store_failures, len(STORE_PAUSES)) - 1]
-        timeout = min(TICK, self.duties.seconds_to_next())
+        timeout = min(TICK, self.duties.seconds_to_next(), self.rest.seconds_to_next())
         if self.pool.any_queued_behind():
             timeout = min(timeout, STALL_LOOK)
         if self._dirty:
@@ -198,6 +201,7 @@ class Coordinator:
                 self._store_failed(exc)
             else:
                 self._store_works()
+                self.rest.worked()
                 self.pending.clear()
                 self._publish(grants, changes)
         self.requests.clear()

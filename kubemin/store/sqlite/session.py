@@ -139,6 +139,11 @@ class Session:
     def close(self) -> None:
         self.db.close()
 
+    def release_memory(self) -> None:
+        self.tasks.clear()
+        self.runs.clear()
+        self.db.execute("PRAGMA shrink_memory")
+
     # --- SQL ---------------------------------------------------------------------------------------------------------
 
     def all(self, name: str, arguments: Sequence[Any] = ()) -> list[Any]:

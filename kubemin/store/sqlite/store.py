@@ -144,6 +144,10 @@ class SqliteStore(_Reading):
     def close(self) -> None:
         self._session.close()
 
+    def release_memory(self) -> None:
+        """Drop what is only cached; the next operations read it again."""
+        self._session.release_memory()
+
     def group(self) -> AbstractContextManager[None]:
         return self._session.group
 
