@@ -45,6 +45,17 @@ class Renewal(msgspec.Struct, frozen=True):
     again: int  # locks that had lapsed and were set again
 
 
+class TermRecord(msgspec.Struct, frozen=True, rename="camel"):
+    """Of the node that leads. `since` is its wall clock."""
+
+    epoch: int
+    holder: str
+    since: Micros
+    transitions: int
+    lease: str
+    backend: str
+
+
 class NodeRecord(msgspec.Struct, frozen=True, rename="camel"):
     """A heartbeat. `capacity` is worker processes, `busy` those that run something."""
 
@@ -55,7 +66,7 @@ class NodeRecord(msgspec.Struct, frozen=True, rename="camel"):
     capacity: int = 0
     busy: int = 0
     queues: tuple[str, ...] = ()
-    leader: bool = False
+    term: TermRecord | None = None  # it leads
     drained: bool = False
     started: Micros = 0
     every: float = 5.0  # seconds between heartbeats

@@ -89,7 +89,7 @@ end
 -- As before its first attempt; its token stays, so that tokens only rise.
 function M.reset(task, open, flags)
   M.unset_due(task)
-  task.f = bor(flags, band(task.f or 0, ALWAYS))
+  task.f = bor(flags, band(task.f or 0, ALWAYS + SETTLED)) -- a late repeat of its last outcome is still known as one
   task.s, task.o = WAITING, open
   task.q, task.c, task.Q, task.B, task.E, task.D, task.w = nil, nil, nil, nil, nil, nil, nil
   task.a, task.y, task.l, task.z = nil, nil, nil, nil

@@ -11,7 +11,7 @@ if not run then
   if task.s == COMPLETED and not REQ.again then return M.reply('c') end
   task.R = (task.R or 1) + 1
   local token, submitted, queue, version, round = task.k, task.S or task.Q, task.u, task.v, task.R
-  local fresh = { run = task.run, idx = 0, x = task.x, k = token, S = submitted, u = queue, v = version, R = round }
+  local fresh = { run = task.run, idx = 0, x = task.x, k = token, f = band(task.f or 0, SETTLED), S = submitted, u = queue, v = version, R = round }
   call('HDEL', KEYS[1], 'o')
   M.queue_solo(fresh)
   return M.reply(round)
