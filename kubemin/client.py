@@ -15,7 +15,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -29,11 +29,13 @@ from kubemin.errors import Invalid, KubeminError, NotFound, Refused, StoreUnavai
 from kubemin.model.ids import run_id
 from kubemin.model.records import Definition, RunView, Submission
 from kubemin.modes import in_fleet
+from kubemin.task import at_end
 
 if TYPE_CHECKING:
     from kubemin.api.fleet import Fleet
     from kubemin.config import Settings
     from kubemin.store.base import QueueView, Reader, WorkflowView
+    from kubemin.store.redis.node import NodeStore
 
 AT_ONCE = 1000  # submissions in one request
 PART_BYTES = 8 * 1024 * 1024  # of one request
@@ -72,10 +74,13 @@ class Client:
 
     @classmethod
     def from_config(cls, path: str | None = None) -> Client:
-        """The engine that `path`, KUBEMIN_CONFIG or the default configuration file names. Raises Invalid."""
-        from kubemin.config import load_settings
+        """The engine that `path`, KUBEMIN_CONFIG or the default configuration file names. Raises Invalid.
 
-        return cls.from_settings(load_settings(path))
+        In a Python step, without `path`: the engine that runs it.
+        """
+        from kubemin.config import settings_in_force
+
+        return cls.from_settings(settings_in_force(path))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Client:
@@ -231,15 +236,21 @@ class Client:
 
     def _open_wait(self) -> Connection | None:
         """A stream on which a daemon tells of ends; None: they are looked for."""
-        return None if self._in_redis() else self._gateway.try_open()
+        return None if self.in_fleet else self._gateway.try_open()
 
-    def _in_redis(self) -> bool:
+    @property
+    def in_fleet(self) -> bool:
+        """This node's submissions go to Redis now."""
         return self._fleet is not None and self._fleet.is_right()
+
+    def fleet_store(self) -> NodeStore:
+        """This thread's connection to the fleet. Only where `in_fleet`."""
+        return cast("NodeStore", self.reader())
 
     def reader(self) -> Reader:
         """This thread's read-only view of the store. Raises StoreUnavailable."""
         reader: Reader | None = getattr(self._local, "reader", None)
-        in_redis = self._in_redis()
+        in_redis = self.in_fleet
         if reader is not None and self._local.in_redis != in_redis:  # the daemon has joined its fleet since
             reader.close()
             reader = None
@@ -364,6 +375,13 @@ class Client:
             self._fleet.disconnect()
 
 
+def _let_go() -> None:
+    """After a Python step: what its clients have open is closed. It is no leftover of the step, and opens again."""
+    for client in list(_clients):
+        if not client._lock.locked():  # else a thread is left that uses it, and the worker is replaced
+            client.close()
+
+
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 _parents_readers: list[Any] = []
 
@@ -374,6 +392,7 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+at_end(_let_go)
 
 
 def _id(run: str | Run) -> str:

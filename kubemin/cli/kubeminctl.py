@@ -33,6 +33,8 @@ COMMANDS = {
     "queue": "queues and their backlog; pause and resume",
     "status": "the daemon and its workers",
     "top": "the same, live",
+    "nodes": "the nodes of the fleet",
+    "leader": "which node leads; let it hand over",
     "reload": "read configuration and workflow files again",
     "scale": "change the number of workers",
     "drain": "let workers finish and start nothing",

@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
+from kubemin.cli.fleet import LeaderLine, NodeLine
 from kubemin.cli.pool import PoolState, Worker
+from kubemin.clock import rfc3339
 from kubemin.model.records import RunView, TaskView
 from kubemin.store.base import QueueView, WorkflowView
 from kubemin.why import Reason
@@ -71,6 +73,14 @@ def status(pool: PoolState, waiting: Iterable[QueueView]) -> dict[str, Any]:
         "workers": [worker(one) for one in pool.workers],
         "queues": [queue(view) for view in waiting],
     }
+
+
+def nodes(found: Iterable[NodeLine]) -> dict[str, Any]:
+    return items(found)
+
+
+def leader(line: LeaderLine) -> dict[str, Any]:
+    return {**msgspec.to_builtins(line), "since": rfc3339(line.since), "ageSeconds": round(line.age_seconds, 3)}
 
 
 def worker(one: Worker) -> dict[str, Any]:

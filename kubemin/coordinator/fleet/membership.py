@@ -14,7 +14,7 @@ from kubemin.coordinator.fleet.instances import Instances
 from kubemin.coordinator.fleet.timing import Every
 from kubemin.errors import Refused, StoreUnavailable
 from kubemin.store import undelivered
-from kubemin.store.redis.node import NodeRecord, NodeStore
+from kubemin.store.redis.node import NodeRecord, NodeStore, TermRecord
 from kubemin.store.telling import tell
 from kubemin.telemetry import log
 
@@ -80,7 +80,7 @@ class Membership:
     def place(self) -> str:
         return f"{self._instances.machine} {self._settings.state_dir}"
 
-    def record(self, *, capacity: int, busy: int, leader: bool, drained: bool) -> NodeRecord:
+    def record(self, *, capacity: int, busy: int, term: TermRecord | None, drained: bool) -> NodeRecord:
         return NodeRecord(
             node=self._settings.node_id,
             instance=self._instance,
@@ -89,7 +89,7 @@ class Membership:
             capacity=capacity,
             busy=busy,
             queues=self._settings.queues,
-            leader=leader,
+            term=term,
             drained=drained,
             started=self._since,
             every=BEAT_SECONDS,

@@ -11,7 +11,7 @@ from kubemin.coordinator.fleet.duties import FleetDuties
 from kubemin.coordinator.fleet.election import make_campaign, node_of
 from kubemin.coordinator.fleet.timing import Every
 from kubemin.store.redis.errors import Fenced
-from kubemin.store.redis.node import NodeStore
+from kubemin.store.redis.node import NodeStore, TermRecord
 from kubemin.telemetry import log
 
 WISH_SECONDS = 0.5  # between looks whether somebody asks the leader to step down
@@ -35,6 +35,15 @@ class Office:
         """The name of the node that leads, as last seen; empty: nobody is known."""
         holder = self.campaign.figures.holder
         return node_of(holder) if holder else ""
+
+    def term(self) -> TermRecord | None:
+        """For the heartbeat: the term, while this node leads."""
+        if not self.leading:
+            return None
+        figures, view = self.campaign.figures, self.campaign.view()
+        return TermRecord(
+            self._epoch, figures.holder, figures.leader_since, figures.transitions, view.lease, view.backend
+        )
 
     def left(self) -> float:
         return self.duties.left() if self.leading else WISH_SECONDS

@@ -184,7 +184,10 @@ class FleetCoordinator:
 
     def _lead(self) -> None:
         if not self._stopping:
+            led = self.office.leading
             self.office.turn()
+            if led != self.office.leading:
+                self.membership.beat_soon()
 
     # --- what came ----------------------------------------------------------------------------------------------------
 
@@ -292,7 +295,7 @@ class FleetCoordinator:
     def _node_record(self) -> NodeRecord:
         busy = sum(1 for _ in self.pool.running(self.board))
         return self.membership.record(
-            capacity=len(self.pool.owners()), busy=busy, leader=self.office.leading, drained=self.paused
+            capacity=len(self.pool.owners()), busy=busy, term=self.office.term(), drained=self.paused
         )
 
     def _write_record(self) -> None:

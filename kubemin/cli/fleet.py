@@ -1,0 +1,99 @@
+"""What the nodes of a fleet say of themselves, for `nodes` and `leader`: heartbeats; no daemon is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kubemin.cli.pool import read_pool
+from kubemin.clock import SECOND, Micros
+
+if TYPE_CHECKING:
+    from kubemin.cli.session import Session
+    from kubemin.store.redis.node import NodeStore, NodeView
+
+MISSED = 3  # heartbeats after which a node counts as lost
+
+
+class NodeLine(msgspec.Struct, rename="camel"):
+    node: str
+    state: str  # ready, drained, lost
+    workers: int
+    busy: int
+    queues: tuple[str, ...]
+    leader: bool
+    seen_seconds: float
+    up_seconds: float
+    version: str
+    instance: str = ""
+
+
+class LeaderLine(msgspec.Struct, rename="camel"):
+    """`epoch` is the term's number; `since` the wall clock of its begin."""
+
+    node: str
+    holder: str
+    epoch: int
+    since: Micros
+    age_seconds: float
+    transitions: int
+    lease: str
+    backend: str
+
+
+def the_nodes(session: Session) -> list[NodeLine]:
+    store = session.client.fleet_store()
+    now = store.now()
+    return [_line(view, now) for view in store.nodes()]
+
+
+def own_node(session: Session) -> list[NodeLine]:
+    pool = read_pool(session.settings)
+    if not pool.alive:
+        return []
+    busy = sum(worker.task is not None for worker in pool.workers)
+    state = "drained" if pool.drained else "ready"
+    queues, up = session.settings.queues, pool.uptime
+    return [NodeLine(pool.node, state, len(pool.workers), busy, queues, True, 0.0, up, pool.version)]
+
+
+def the_leader(session: Session) -> LeaderLine | None:
+    """The node that beats as leader under the newest term that the store knows."""
+    store = session.client.fleet_store()
+    epoch, now = store.newest_epoch(), store.now()
+    for view in store.nodes():
+        term = view.record.term
+        if term is not None and term.epoch == epoch and not is_lost(view):
+            age = max(now - term.since, 0) / SECOND
+            node = view.record.node
+            return LeaderLine(
+                node, term.holder, term.epoch, term.since, age, term.transitions, term.lease, term.backend
+            )
+    return None
+
+
+def is_lost(view: NodeView) -> bool:
+    return view.age > MISSED * view.record.every
+
+
+def serving(store: NodeStore, queue: str) -> list[str]:
+    """Nodes that live and serve this queue."""
+    return [view.record.node for view in store.nodes() if not is_lost(view) and queue in view.record.queues]
+
+
+def _line(view: NodeView, now: Micros) -> NodeLine:
+    record = view.record
+    state = "lost" if is_lost(view) else "drained" if record.drained else "ready"
+    return NodeLine(
+        record.node,
+        state,
+        record.capacity,
+        record.busy,
+        record.queues,
+        record.term is not None and not is_lost(view),
+        round(view.age, 1),
+        max(now - record.started, 0) / SECOND,
+        record.version,
+        record.instance,
+    )

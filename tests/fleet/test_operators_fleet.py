@@ -1,0 +1,88 @@
+"""What an operator of a fleet sees and does: nodes, leader, queues, hand-over, names, fall-back."""
+
+from __future__ import annotations
+
+import time
+
+from nodes import QUICK_ELECTION, Fleet, printed
+from support import wait_until
+
+
+def test_nodes_and_leader(fleet: Fleet) -> None:
+    one, two = fleet.node(), fleet.node(queues=["etl"])
+    leader = fleet.wait_leader()
+    wait_until(lambda: one.ctl("leader").code == 0, 10)
+    told = one.ctl("leader", "-o", "json").json
+    assert told["node"] == f"node-{fleet.nodes.index(leader)}" and told["epoch"] == 1
+    found = {node["node"]: node for node in two.ctl("nodes", "-o", "json").json["items"]}
+    assert set(found) == {"node-0", "node-1"} and found["node-1"]["queues"] == ["etl"]
+    assert [name for name, node in found.items() if node["leader"]] == [told["node"]]
+    assert found["node-0"]["workers"] == 2 and found["node-0"]["state"] == "ready"
+    assert "node-1" in two.ctl("nodes").stdout
+    assert two.stop() == 0
+    assert [node["node"] for node in one.ctl("nodes", "-o", "json").json["items"]] == ["node-0"]
+
+
+def test_step_down_hands_over_within_three_seconds(fleet: Fleet) -> None:
+    one, _ = fleet.node(), fleet.node()
+    first = fleet.wait_leader()
+    wait_until(lambda: one.ctl("leader").code == 0, 10)
+    began = time.monotonic()
+    done = one.ctl("leader", "--step-down", "-o", "json")
+    assert done.code == 0, done
+    printed("asked to step down, another leads", began, 3.0)
+    assert fleet.leader() is not first and done.json["epoch"] == 2
+
+
+def test_a_second_node_of_the_same_name_refuses_to_start(fleet: Fleet) -> None:
+    fleet.node()
+    other = fleet.node(started=False, nodeId="node-0")
+    other.start(ready=False)
+    assert other.wait(20) == 3
+    assert "a node named node-0 is in the fleet already" in other.log
+
+
+def test_a_paused_queue_holds_its_tasks(fleet: Fleet) -> None:
+    daemon = fleet.node(queues=["default", "etl"])
+    assert daemon.ctl("queue", "pause", "etl").code == 0
+    held = daemon.client.options(queue="etl").enqueue("fleetfunctions:nap", 0)
+    assert daemon.client.enqueue("fleetfunctions:nap", 0).wait(10) == "completed"
+    shown = daemon.ctl("queue", "-o", "json").json["items"]
+    assert [(q["name"], q["length"], q["paused"]) for q in shown if q["name"] == "etl"] == [("etl", 1, True)]
+    assert "etl" in daemon.ctl("why", held.id).stdout
+    assert daemon.ctl("queue", "resume", "etl").code == 0
+    assert held.wait(10) == "completed"
+
+
+def test_without_a_server_a_required_one_stops_the_start(fleet: Fleet) -> None:
+    fleet.server.stop()
+    daemon = fleet.node(started=False, redisRequired=True)
+    daemon.start(ready=False)
+    assert daemon.wait(20) == 3
+    assert "redisRequired" in daemon.log
+
+
+def test_no_daemon_and_no_server_is_not_reachable(fleet: Fleet) -> None:
+    daemon = fleet.node(started=False)
+    fleet.server.stop()
+    done = daemon.ctl("runs")
+    assert done.code == 3 and "Redis at" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_daemon_is_down_and_submissions_are_kept(fleet: Fleet) -> None:
+    daemon = fleet.node(started=False, leaderElection=QUICK_ELECTION)
+    run = daemon.client.enqueue("fleetfunctions:nap", 0)
+    daemon.start()
+    assert run.wait(10) == "completed"
+
+
+def test_schedules_fire_once_in_the_fleet(fleet: Fleet) -> None:
+    text = 'name: tick\nschedule: {cron: "* * * * * *"}\nsteps:\n  - name: a\n    python: fleetfunctions:token\n'
+    for _ in range(2):
+        node = fleet.node(started=False)
+        node.workflow("tick.yaml", text)
+        node.start()
+    client = fleet.nodes[0].client
+    wait_until(lambda: len(client.runs(workflow="tick")) >= 4, 20)
+    slots = [run.scheduled_at for run in client.runs(workflow="tick")]
+    assert len(slots) == len(set(slots))
