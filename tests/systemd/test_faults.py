@@ -14,7 +14,7 @@ import pytest
 from testbed import BACKEND, PROGRAMS, TOOL, UNIT, Machine
 
 ROUNDS = int(os.environ.get("KUBEMIN_SYSTEMD_ROUNDS", "4"))  # restarts and reloads; 100 for the whole proof
-PAUSE = "0.2" if BACKEND == "uml" else "0.02"  # between two submissions
+PAUSE = "0.2" if BACKEND == "uml" else "0.05"  # between two submissions
 STEP_SECONDS = 1.0
 # Each start and each whole execution leaves a line; a step that was cut short has the first alone.
 TICK = f"""\
