@@ -122,6 +122,7 @@ class CurrentTask(Protocol):
 
 
 _current: CurrentTask | None = None
+_at_end: list[Callable[[], None]] = []
 
 
 def current_task() -> CurrentTask:
@@ -137,6 +138,18 @@ def set_current(current: CurrentTask | None) -> None:
     """For the worker: what `current_task` returns from now on."""
     global _current
     _current = current
+
+
+def end_current() -> None:
+    """For the worker: the task's function has returned."""
+    set_current(None)
+    for function in _at_end:
+        function()
+
+
+def at_end(function: Callable[[], None]) -> None:
+    """For the client: called in a worker when a task's function has returned."""
+    _at_end.append(function)
 
 
 class _CallableModule(types.ModuleType):

@@ -5,7 +5,7 @@ from, `load.py` puts them together and checks them, `reload.py` is what a reload
 model, errors, and files (only when a file is read).
 """
 
-from kubemin.config.load import load_settings
+from kubemin.config.load import adopt, load_settings, settings_in_force
 from kubemin.config.reload import ReloadResult, read_result
 from kubemin.config.settings import (
     LeaderElection,
@@ -30,7 +30,9 @@ __all__ = [
     "ReloadResult",
     "Retention",
     "Settings",
+    "adopt",
     "diff",
     "load_settings",
     "read_result",
+    "settings_in_force",
 ]

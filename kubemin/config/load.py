@@ -19,6 +19,7 @@ from kubemin.config.values import show
 from kubemin.errors import Invalid, Problem
 
 _SOCKET_PATH = 107  # sun_path of unix(7), without its end
+_adopted: Settings | None = None
 _RENEW_JITTER = 1.2  # a retry comes up to 20 % late (client-go's JitterFactor)
 
 
@@ -35,6 +36,17 @@ def load_settings(
     if invalid:
         raise invalid
     return settings
+
+
+def adopt(settings: Settings) -> None:
+    """In a worker: its Python steps talk to the daemon that runs them, whatever flags that was started with."""
+    global _adopted
+    _adopted = settings
+
+
+def settings_in_force(config: str | None = None) -> Settings:
+    """Those of the daemon whose worker this is, else the ones `load_settings` finds. Raises Invalid."""
+    return _adopted if _adopted is not None and config is None else load_settings(config)
 
 
 def examine(

@@ -10,16 +10,24 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
 import msgspec
 
+from kubemin.config.table import TABLE
 from kubemin.model.records import Claim
 from kubemin.steps.base import StartFailed
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SECRET_BYTES: Final = 64 * 1024  # what fits into an environment variable with room to spare
+_DAEMONS: Final = frozenset(  # what systemd tells the daemon, and where its settings are
+    (
+        *("KUBEMIN_CONFIG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "INVOCATION_ID", "JOURNAL_STREAM"),
+        *("STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CONFIGURATION_DIRECTORY", "CREDENTIALS_DIRECTORY"),
+        *("LOGS_DIRECTORY", "CACHE_DIRECTORY", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "SYSTEMD_EXEC_PID"),
+    )
+)
 _SECRET_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 
@@ -47,6 +55,16 @@ def base_environment(user: str | None, environ: Mapping[str, str] = os.environ) 
     if environ.get("TZ"):
         base["TZ"] = environ["TZ"]
     return base
+
+
+def prepare_process(marker: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """In a worker: what its Python steps find, and hand on to what they start. None of the daemon's settings or
+    credentials, and the marker, by which their children are found when everything else was killed."""
+    settings = {variable for key in TABLE for variable in key.variables}
+    for name in list(environ):
+        if name in settings or name in _DAEMONS:
+            del environ[name]
+    environ["KUBEMIN_INSTANCE"] = marker
 
 
 def task_variables(claim: Claim, marker: str) -> dict[str, str]:

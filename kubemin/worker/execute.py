@@ -26,7 +26,7 @@ from kubemin.steps.command import execute as execute_command
 from kubemin.steps.containment.base import Containment
 from kubemin.steps.output import encode_result, read_output
 from kubemin.steps.python import Functions, ended_by, traceback_of
-from kubemin.task import set_current
+from kubemin.task import end_current, set_current
 from kubemin.telemetry import log
 from kubemin.worker.current import Current
 from kubemin.worker.emit import Emitter
@@ -176,7 +176,7 @@ class Executor:
         self._interrupts.in_python = False
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the function forked and let return: it must not go on as a second worker
-        set_current(None)
+        end_current()
         if self._containment.kill_leftovers():
             self.left_children = True
         ended.stdout, ended.stderr = output.end()

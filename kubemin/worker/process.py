@@ -11,10 +11,11 @@ import pwd
 import sys
 
 from kubemin.channel import PacketConnection
-from kubemin.config import Settings
+from kubemin.config import Settings, adopt
 from kubemin.model.records import Owner
 from kubemin.modes import in_fleet
 from kubemin.scoreboard import Scoreboard, SlotState
+from kubemin.steps import environment
 from kubemin.steps.containment import cgroup, group, make_containment
 from kubemin.steps.python import add_to_path
 from kubemin.telemetry import log
@@ -54,6 +55,8 @@ def run_worker(
     add_to_path(settings.python.path)
     _no_input()
     output = PythonOutput(settings.runtime_dir, settings.output.lines_per_second)
+    environment.prepare_process(environment.instance_marker(settings.state_dir))
+    adopt(settings)
     containment = make_containment(settings, slot)
     executor = Executor(slot, settings, writer, interrupts, output, containment)
     log.debug("worker is ready", worker=slot, instance=instance, incarnation=incarnation, generation=generation)
