@@ -56,6 +56,7 @@ class Cause(StrEnum):
     DRAIN = "drain"  # requeued: did not end within the grace period
     OUTPUT = "output"  # output too large, not JSON, a link or a FIFO
     START = "start"  # could not be started: no such file, not admitted, a limit that cannot be enforced
+    RESOURCES = "resources"  # could not be started for lack of disk, memory, processes or descriptors
     REFERENCE = "reference"  # a reference had no value when the step was about to start
     CONDITION = "condition"  # skipped: its `when` does not hold and nothing failed
     UPSTREAM = "upstream"  # skipped: something it needs failed, was cancelled, or was skipped for that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ import msgspec
 from kubemin.model.records import Claim, Usage
 from kubemin.model.states import Cause, TaskState
 
+_SCARCE = frozenset(
+    {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}  # another time it may work
+)
 KILL_GRACE = 5.0  # seconds from TERM to KILL: long enough for a database client to roll back
 
 
@@ -63,3 +67,9 @@ class StartFailed(Exception):
 
     def ended(self) -> Ended:
         return Ended(TaskState.FAILED, self.cause, str(self))
+
+
+def start_failed(what: str, error: OSError) -> StartFailed:
+    """`what` could not be done to start a step: for good, or because the machine has no room for it now."""
+    cause = Cause.RESOURCES if error.errno in _SCARCE else Cause.START
+    return StartFailed(f"{what}: {error.strerror or error}", cause)

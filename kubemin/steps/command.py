@@ -19,7 +19,7 @@ import msgspec
 
 from kubemin.model.records import PAYLOAD_BYTES
 from kubemin.model.states import Cause, TaskState
-from kubemin.steps.base import Ended, StartFailed, Step
+from kubemin.steps.base import Ended, StartFailed, Step, start_failed
 from kubemin.steps.identity import identity_of
 from kubemin.steps.limits import parse_limits
 from kubemin.steps.spawn import Child, Failure, Inherited, Setting, Work, spawn
@@ -113,7 +113,7 @@ def _spawn(work: Work, setting: Setting) -> Child:
     try:
         return spawn(work, setting)
     except OSError as exc:
-        raise StartFailed(f"cannot start a process: {exc.strerror}") from exc
+        raise start_failed("cannot start a process", exc) from exc
 
 
 def _result(fd: int) -> bytes | None:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final
 
 from kubemin.config import Settings
-from kubemin.steps.base import StartFailed
+from kubemin.steps.base import start_failed
 from kubemin.steps.identity import identity_of
 
 _FOLDER: Final = "tmp"
@@ -38,7 +38,7 @@ class Place:
             os.makedirs(self._parent, mode=0o700, exist_ok=True)
             scratch = Scratch(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))
         except OSError as error:
-            raise StartFailed(f"cannot make a folder for the step in {self._parent}: {error.strerror}") from error
+            raise start_failed(f"cannot make a folder for the step in {self._parent}", error) from error
         try:
             scratch.hand_over(self._user)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import subprocess
@@ -18,8 +19,9 @@ from kubemin.config.settings import Settings
 from kubemin.errors import KubeminError
 from kubemin.model.records import Claim
 from kubemin.model.states import Cause, TaskState
+from kubemin.model.transitions import NOT_TRIED_AGAIN
 from kubemin.steps import environment, python
-from kubemin.steps.base import StartFailed
+from kubemin.steps.base import StartFailed, start_failed
 from kubemin.worker.scratch import Place
 from kubemin.worker.title import Title
 
@@ -204,3 +206,10 @@ assert calls == [("load", (), {"rows": 3})]
 def test_outside_of_a_task() -> None:
     with pytest.raises(KubeminError, match="there is no task here"):
         kubemin.task.current_task()
+
+
+@pytest.mark.parametrize(("number", "cause"), [(errno.ENOSPC, Cause.RESOURCES), (errno.ENOTDIR, Cause.START)])
+def test_what_may_work_another_time_is_told_apart(number: int, cause: Cause) -> None:
+    error = start_failed("cannot make it", OSError(number, os.strerror(number)))
+    assert error.cause is cause and str(error).startswith("cannot make it: ")
+    assert (cause in NOT_TRIED_AGAIN) is (cause is Cause.START)
