@@ -165,7 +165,10 @@ def _open_standard_descriptors() -> None:
 
 
 def _ignore_requests_until_ready() -> None:
-    """These would end or stop a process that has no handler yet; the supervisor installs its own."""
+    """These would end or stop a process that has no handler yet; the supervisor installs its own.
+
+    TERM and INT go on ending it: nothing has begun, and systemd takes an end by SIGTERM for a clean one.
+    """
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
 
