@@ -15,7 +15,6 @@ import time
 from kubemin import Client
 from kubemin.errors import KubeminError
 
-
 OPEN = 30
 ENDED = frozenset({"completed", "failed", "timeout", "cancelled"})
 
