@@ -94,11 +94,10 @@ def test_what_happens_is_counted(serve: Callable[..., Served]) -> None:
     assert value("kubemin_task_run_seconds_count", workflow="work", step="many") == 4
     assert value("kubemin_task_run_seconds_count", workflow="", step="math:sqrt") == 50
     assert value("kubemin_task_wait_seconds_count", workflow="", step="math:sqrt") == 50
-    # Each attempt waits anew: good, bad twice, forEach itself and its three items.
-    waits = {
-        step: value("kubemin_task_wait_seconds_count", workflow="work", step=step) for step in ("good", "bad", "many")
-    }
-    assert waits == {"good": 1, "bad": 2, "many": 4}
+    # Each attempt waits anew: good, bad twice, forEach itself and its three items. One that a worker in replacement gave
+    # back unstarted was handed out twice.
+    for step, attempts in {"good": 1, "bad": 2, "many": 4}.items():
+        assert (value("kubemin_task_wait_seconds_count", workflow="work", step=step) or 0) >= attempts
     assert value("kubemin_workers", state="idle") == 2
     assert value("kubemin_reloads_total", result="ok") == 1
     assert value("kubemin_leader") == 1
