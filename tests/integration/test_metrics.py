@@ -94,8 +94,8 @@ def test_what_happens_is_counted(serve: Callable[..., Served]) -> None:
     assert value("kubemin_task_run_seconds_count", workflow="work", step="many") == 4
     assert value("kubemin_task_run_seconds_count", workflow="", step="math:sqrt") == 50
     assert value("kubemin_task_wait_seconds_count", workflow="", step="math:sqrt") == 50
-    # Each attempt waits anew: good, bad twice, forEach itself and its three items. One that a worker in replacement gave
-    # back unstarted was handed out twice.
+    # Each attempt waits anew: good, bad twice, forEach itself and its three items; what a worker in replacement gives
+    # back unstarted is handed out twice.
     for step, attempts in {"good": 1, "bad": 2, "many": 4}.items():
         assert (value("kubemin_task_wait_seconds_count", workflow="work", step=step) or 0) >= attempts
     assert value("kubemin_workers", state="idle") == 2
