@@ -85,7 +85,7 @@ def test_a_full_channel_stops_the_worker_and_not_its_result(worker: WorkerProces
     while worker._worker_reports.try_send(b"X", b"x" * 60_000):
         filler += 1
     worker.call("add", 41, b=1)
-    worker.until(lambda: worker.record().state == "idle" and worker.record().deadline == 0)
+    _until_it_waits_for_room(worker)
     worker.signal(signal.SIGTERM)  # does not end the wait: the task is done
     with pytest.raises(AssertionError):
         worker.wait(0.2)
@@ -99,9 +99,15 @@ def test_int_ends_the_wait_for_a_coordinator(worker: WorkerProcess) -> None:
     while worker._worker_reports.try_send(b"X", b"x" * 60_000):
         pass
     worker.call("add", 1)
-    worker.until(lambda: worker.record().state == "idle" and worker.record().token == 0)
+    _until_it_waits_for_room(worker)
     worker.signal(signal.SIGINT)
     assert worker.wait(10) == 0
+
+
+def _until_it_waits_for_room(worker: WorkerProcess) -> None:
+    """It has begun the task, and its time-out no longer counts."""
+    begun = "Worker 3 executing task"
+    worker.until(lambda: begun in worker.log_text() and worker.record().state == "idle")
 
 
 @pytest.mark.parametrize("packet", [b"Tnonsense", b"T[1,[]]", b"A[]", b"Zzz", b"T" + b"[" * 2000, b"\x80"])
@@ -150,11 +156,13 @@ def test_a_step_that_closes_the_worker_s_channels_ends_the_worker(worker: Worker
 
 
 def test_dies_with_its_supervisor(tmp_path: Path) -> None:
+    """In the middle of a step: an idle one would also notice that its channel has no other end any more."""
     read, write = os.pipe()
     middle = os.fork()
     if middle == 0:
         worker = WorkerProcess(tmp_path, FUNCTIONS)
-        worker.until(lambda: worker.record().state == "idle")
+        worker.call("hold", 60.0)
+        worker.running(1)
         os.write(write, str(worker.pid).encode())
         signal.pause()
         os._exit(0)
@@ -236,8 +244,8 @@ def test_a_command_with_its_environment_and_output(worker: WorkerProcess, tmp_pa
     assert lines[-1] == str(tmp_path)
     env = dict(line.split("=", 1) for line in lines[:-1])
     assert set(env) - {"TZ", "PWD", "SHLVL", "_", "OLDPWD"} == {
-        "A", "HOME", "LANG", "PATH", "KUBEMIN_ATTEMPT", "KUBEMIN_INSTANCE", "KUBEMIN_OUTPUT", "KUBEMIN_RUN",
-        "KUBEMIN_STEP", "KUBEMIN_TASK", "KUBEMIN_TMP", "KUBEMIN_TOKEN", "KUBEMIN_WORKFLOW",
+        "A", "HOME", "LANG", "PATH", "KUBEMIN_ATTEMPT", "KUBEMIN_DEADLINE", "KUBEMIN_INSTANCE", "KUBEMIN_OUTPUT",
+        "KUBEMIN_RUN", "KUBEMIN_STEP", "KUBEMIN_TASK", "KUBEMIN_TMP", "KUBEMIN_TOKEN", "KUBEMIN_WORKFLOW",
     }  # fmt: skip
     assert env["KUBEMIN_TASK"] == claim.task
     assert (env["KUBEMIN_TOKEN"], env["KUBEMIN_ATTEMPT"]) == (str(claim.token), "2")

@@ -1,4 +1,4 @@
-"""`--mutants`: plant each defect in a copy of the tree and see that its tests fail. It takes minutes, so it is asked for."""
+"""`--mutants`: plant each defect in a copy of the tree and see that its tests fail. Takes minutes."""
 
 from __future__ import annotations
 

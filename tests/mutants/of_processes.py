@@ -87,7 +87,7 @@ COORDINATOR = (
         "kubemin/coordinator/deaths.py",
         'return link.held.get(record["token"]) if record["state"] == "running" else None',
         "return next(iter(link.held.values()), None)",
-        (f"{BROKER}test_nobody_is_blamed_when_the_worker_had_begun_nothing",),
+        (f"{BROKER}test_a_worker_that_took_a_task_and_did_not_begin_it_is_blamed_for_nothing",),
     ),
 )
 

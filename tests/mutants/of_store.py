@@ -85,7 +85,7 @@ CHARGING = (
         f"{SQLITE}/losses.py",
         "self.settler.requeue(self.outcomes.run_of(task), task)",
         "self.settler.enqueue(self.outcomes.run_of(task), task)",
-        (f"{WORKING}test_what_is_given_back_is_next_again[sqlite-step]",),
+        (f"{WORKING}test_what_is_given_back_comes_before_what_waits[sqlite-step]",),
     ),
     Mutant(
         "giving back charges an attempt",
@@ -126,9 +126,9 @@ CHARGING = (
         (f"{WORKING}test_drains_are_free_up_to_a_limit[sqlite]",),
     ),
     Mutant(
-        "quarantine is tried again by the retry policy",
+        "what would only happen again is tried again",
         "kubemin/model/transitions.py",
-        "or cause is Cause.CRASH",
+        "or cause in NOT_TRIED_AGAIN",
         "or False",
         ("tests/unit/test_transitions.py::test_what_an_attempt_s_end_becomes",),
     ),
@@ -312,7 +312,7 @@ INTAKE = (
         f"{SQLITE}/database.py",
         "synchronous = FULL",
         "synchronous = OFF",
-        (f"{FAULTS}test_after_a_power_cut_everything_is_there_whose_commit_had_returned",),
+        (f"{FAULTS}test_a_commit_is_on_the_disk_before_it_returns",),
     ),
 )
 
@@ -329,7 +329,7 @@ TIME = (
         "kubemin/model/schedule.py",
         "if instant > last:",
         "if True:",
-        (f"{SCHEDULE}test_a_time_that_exists_twice_fires_once",),
+        (f"{SCHEDULE}test_within_the_hour_that_comes_twice",),
     ),
     Mutant(
         "a missed slot fires",

@@ -54,12 +54,13 @@ def test_what_a_client_was_told_is_there_after_a_kill_before_the_commit(start: S
     assert set(daemon.client.states(told)) == set(told)
 
 
-@pytest.mark.parametrize("passed", [12, 13], ids=["one", "next"])
+@pytest.mark.parametrize("passed", [12, 13, 14], ids=["submission", "wait", "report"])
 def test_a_kill_before_the_commit_runs_nothing_twice_and_loses_no_report(
     start: Start, tmp_path: Path, passed: int
 ) -> None:
-    """One task after the other, so transactions take turns: a submission and its hand-out, then the report of its end.
-    What was applied and not committed was seen by nobody: the task is run once, and its report is sent again."""
+    """One task after the other, so transactions take turns: a submission and its hand-out, the client's wait, the
+    report of the end. What was applied and not committed was seen by nobody: each task is run once, each report
+    arrives."""
     daemon = start(f"coordinator.applied=kill@{passed}", maxWorkers=1)
     path = tmp_path / "effects"
     for n in range(15):

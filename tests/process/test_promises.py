@@ -37,7 +37,8 @@ def end(how):
     if how == "memory": raise MemoryError("no room")
     if how == "set": return {1, 2}
 
-def die_always():
+def die_always(path):
+    effect(path, 0)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -111,13 +112,14 @@ def test_everything_killed_at_once_loses_nothing(start: Callable[..., Daemon], t
     assert set(effects.read_text().split()) == {str(n) for n in range(3000)}
 
 
-def test_a_poison_task_is_quarantined_and_others_go_on(start: Callable[..., Daemon]) -> None:
+def test_a_poison_task_is_quarantined_and_others_go_on(start: Callable[..., Daemon], tmp_path: Path) -> None:
     daemon = start()
-    poison = daemon.client.enqueue("promises:die_always")
+    poison = daemon.client.enqueue("promises:die_always", str(tmp_path / "deaths"))
     others = [daemon.client.enqueue("promises:nap", 0.0) for _ in range(20)]
     assert poison.wait(timeout=30) == "failed"
     task = daemon.client.run(poison.id).view().tasks[0]
     assert task.cause == "crash"
+    assert len((tmp_path / "deaths").read_text().split()) == 3
     assert {run.wait(timeout=20) for run in others} == {"completed"}
 
 

@@ -165,14 +165,19 @@ def test_deadline_kills(supervised: Supervised) -> None:
 
 def test_kill_order_hits_only_the_task_that_is_meant(supervised: Supervised) -> None:
     supervised.task(2, 8, seconds=60)
-    record = supervised.slot(2)
+    supervised.task(1, 5, seconds=60)
+    record, other = supervised.slot(2), supervised.slot(1)
     kill = {"slot": 2, "incarnation": record.incarnation, "token": 9, "reason": "cancelled"}
     supervised.order(kill=kill)
     supervised.order(kill=kill | {"token": 8, "incarnation": record.incarnation - 1})
     supervised.order(kill={"slot": 0, "incarnation": supervised.slot(0).incarnation, "token": 9, "reason": "cancelled"})
+    # Orders are carried out in order: when this one has been, the others have been looked at.
+    supervised.order(kill={"slot": 1, "incarnation": other.incarnation, "token": 5, "reason": "cancelled"})
+    supervised.wait_told("died", pid=other.pid)
+    assert len(supervised.told("died")) == 1 and alive(record.pid)
     supervised.order(kill=kill | {"token": 8})
     assert supervised.wait_told("died", pid=record.pid)["reason"] == "cancelled"
-    assert len(supervised.told("died")) == 1
+    assert len(supervised.told("died")) == 2
 
 
 def test_a_worker_holds_nobody_elses_channel(supervised: Supervised) -> None:

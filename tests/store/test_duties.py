@@ -135,6 +135,7 @@ def test_the_oldest_go_when_there_are_too_many_but_none_within_the_minimum(engin
     assert engine.store.prune(keep, 3) == 1
     assert engine.store.prune(keep, 3) == 0
     assert set(engine.store.states(runs)) == set(runs[4:])
+    assert engine.store.prune(Retention(days=0, runs=0, minimum=25), 3) == 0
     engine.clock.forward(100)
     engine.store.prune(Retention(days=7, runs=3, minimum=3600))
     assert set(engine.store.states(runs)) == set(runs[4:])

@@ -112,6 +112,7 @@ def test_a_reader_who_may_not_write_reads_a_database_at_rest(local: Sqlite, fold
     local.store.close()
     if os.geteuid() != 0:
         pytest.skip("only root can become a user without rights")
+    os.chmod(local.path, 0o644)  # as its owner may have made it: it is made for the group
     folder.chmod(0o555)
     child = os.fork()
     if child == 0:
@@ -306,6 +307,16 @@ while True:
         store.finish(ALICE, [outcome(claim) for claim in claims[:2]])
     print(*runs, *(f"{c.run}.{c.idx}={c.token}" for c in claims[:2]), flush=True)
 """
+
+
+def test_a_commit_is_on_the_disk_before_it_returns(folder: Path) -> None:
+    """No test can cut the power under the disk's own cache: so what SQLite was asked for is looked at."""
+    store = SqliteStore(str(folder / "kubemin.db"), instance="test")
+    asked = {
+        name: store._session.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+    }
+    store.close()
+    assert asked == {"journal_mode": "wal", "synchronous": 2}  # FULL: the log is synced at each commit
 
 
 def test_after_a_power_cut_everything_is_there_whose_commit_had_returned(folder: Path) -> None:

@@ -198,6 +198,14 @@ def test_what_is_given_back_is_next_again(engine: Engine, kind: str) -> None:
     assert engine.store.finish(ALICE, [outcome(claims[1])]) == [Verdict.FENCED]
 
 
+@pytest.mark.parametrize("kind", ["single", "step"])
+def test_what_is_given_back_comes_before_what_waits(engine: Engine, kind: str) -> None:
+    runs = [accept(engine.store, single())[0] if kind == "single" else start(engine.store, ONE) for _ in range(3)]
+    (first,) = take(engine.store, 1)
+    assert engine.store.give_back(ALICE, [(first.run, first.idx, first.token)]) == 1
+    assert [claim.run for claim in take(engine.store)] == runs
+
+
 def test_drains_are_free_up_to_a_limit(engine: Engine) -> None:
     run = start(engine.store, workflow("w", node("slow", retry=Retry(1))))
     for _ in range(LOSS_LIMIT):

@@ -195,6 +195,12 @@ def test_nobody_is_blamed_when_the_worker_had_begun_nothing(worker: Worker) -> N
     assert blame_for(died(9, None, RUNNING | {"state": "idle"}), worker.link) is None
 
 
+def test_a_worker_that_took_a_task_and_did_not_begin_it_is_blamed_for_nothing(worker: Worker) -> None:
+    worker.link.hand([claim(1)])
+    worker.take()
+    assert blame_for(died(9, None, {"run": "", "idx": 0, "token": 0, "state": "idle"}), worker.link) is None
+
+
 def test_a_torn_record_blames_the_one_task_that_was_in_its_hands(worker: Worker) -> None:
     worker.link.hand([claim(1), claim(2)])
     worker.take()

@@ -89,7 +89,7 @@ def test_how_a_group_ends(heard: int, end: End) -> None:
         (TIMEOUT, Cause.TIMEOUT, 1, False, Again(20.0, 2)),
         (FAILED, Cause.EXIT, 2, False, End(FAILED, Cause.EXIT)),
         (FAILED, Cause.EXIT, 0, True, End(FAILED, Cause.EXIT)),
-        (FAILED, Cause.CRASH, 0, False, End(FAILED, Cause.CRASH)),
+        *((FAILED, cause, 0, False, End(FAILED, cause)) for cause in (Cause.CRASH, Cause.START, Cause.CORRUPT)),
         (CANCELLED, Cause.CANCELLED, 0, False, End(CANCELLED, Cause.CANCELLED)),
         (COMPLETED, None, 0, False, End(COMPLETED)),
     ],
