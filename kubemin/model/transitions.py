@@ -21,7 +21,8 @@ CANCELLED = 16  # a need itself was cancelled              } a join asks for the
 UPSTREAM = 32  # a need itself was skipped with `upstream` /
 GATE_UPSTREAM = 64  # a join's own gate was skipped with `upstream`
 GATE_CONDITION = 128  # a join's own gate was skipped with `condition`
-PASSED = 255  # all of the above
+OUTSIDE = 1 << 14  # a group's member: something before the group failed or timed out. Its own `when` has judged that
+PASSED = 255 | OUTSIDE  # all of the above
 
 # Ends that another attempt would only repeat: quarantine, and what is wrong with the step or its place.
 NOT_TRIED_AGAIN = frozenset({Cause.CRASH, Cause.START, Cause.REFERENCE, Cause.CORRUPT})
@@ -48,13 +49,18 @@ _SKIP_CONDITION = End(TaskState.SKIPPED, Cause.CONDITION)
 _GROUP_FAILED = End(TaskState.FAILED, Cause.GROUP)
 
 
-def passes(state: TaskState, cause: str | None, heard: int, *, soft: bool = False, gate: bool = False) -> int:
+def passes(
+    state: TaskState, cause: str | None, heard: int, *, soft: bool = False, gate: bool = False, member: bool = False
+) -> int:
     """What a node that ended so, having `heard` that from its own needs, passes on along one edge.
 
-    `soft`: the edge only orders. `gate`: the edge is from a group's gate to its own join.
+    `soft`: the edge only orders. `gate`: the edge is from a group's gate to its own join. `member`: it is from a
+    group's gate into the group.
     """
-    told = heard & TAINTED
+    told = heard & (TAINTED | OUTSIDE)
     if state is TaskState.COMPLETED:
+        if member:
+            return OUTSIDE if told else 0
         return told
     if state in TASK_FAILURES:
         return told | TAINTED | FAILED
@@ -75,7 +81,7 @@ def decide(when: When, heard: int, stopped: Cause | None = None) -> End | None:
     if stopped is not None:
         return End(TaskState.CANCELLED, stopped)
     if when is When.FAILURE:
-        if heard & TAINTED:
+        if heard & (TAINTED | OUTSIDE):
             return None
         return _SKIP_UPSTREAM if heard & HALTED else _SKIP_CONDITION
     if heard & (TAINTED | HALTED):

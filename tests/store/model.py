@@ -60,10 +60,12 @@ class Run:
         bits = 0
         for edge in self.graph.nodes[idx].needs:
             need = self.nodes[edge.node]
-            gate = self.graph.nodes[idx].kind is Kind.JOIN and (
-                self.graph.nodes[edge.node].step == self.graph.nodes[idx].step + "/"
+            before = self.graph.nodes[edge.node]
+            gate = self.graph.nodes[idx].kind is Kind.JOIN and before.step == self.graph.nodes[idx].step + "/"
+            member = before.kind is Kind.GATE and not gate
+            bits |= rules.passes(
+                need.state, need.cause, self.heard(edge.node), soft=edge.soft, gate=gate, member=member
             )
-            bits |= rules.passes(need.state, need.cause, self.heard(edge.node), soft=edge.soft, gate=gate)
         return bits
 
     def settled(self, idx: int) -> bool:
@@ -132,7 +134,7 @@ class Run:
                 if child.state is TaskState.QUEUED or child.backoff:
                     child.state, child.cause, child.backoff = TaskState.CANCELLED, self.stop, False
         if all(child.ended for child in task.items.values()):
-            bits = self.heard(idx) & rules.TAINTED
+            bits = self.heard(idx) & (rules.TAINTED | rules.OUTSIDE)
             for child in task.items.values():
                 bits |= rules.passes(child.state, child.cause, 0)
             self.end(idx, task, *rules.join_state(self.graph.nodes[idx].when, bits, self.stop))

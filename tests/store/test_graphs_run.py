@@ -66,6 +66,39 @@ def test_a_group_completes_with_its_members(engine: Engine) -> None:
     assert shape(engine.store, run)["g"] == ("completed", None)
 
 
+@pytest.mark.parametrize("when", ["failure", "always"])
+def test_a_groups_own_condition_judges_what_is_before_it_and_its_members_theirs(engine: Engine, when: str) -> None:
+    """A remedy of several steps is a group with `when: failure`: its plain steps run, one after the other."""
+    definition = workflow(
+        "w", node("a"), node("g/", 0, when=when), node("g/x", 1), node("g/h/", 2), node("g/h/y", 3),
+        node("g/h/told", 3, when="failure"), join("g/h", 3, 4, 5), node("g/z", 6), join("g", 1, 2, 6, 7, when=when),
+        node("after", 8), node("alert", 8, when="failure"),
+    )  # fmt: skip
+    run = start(engine.store, definition)
+    run_one(engine.store, "a", *FAILED)
+    run_one(engine.store, "g/x")
+    found = {claim.step: claim for claim in take(engine.store)}
+    assert found.keys() == {"g/h/y", "g/h/told"}
+    finish(engine.store, outcome(found["g/h/y"], *FAILED), outcome(found["g/h/told"]))
+    assert complete_all(engine.store) == ["alert"]
+    told = shape(engine.store, run)
+    assert (told["g/z"], told["g"], told["after"]) == (
+        ("skipped", "upstream"), ("failed", "group"), ("skipped", "upstream"),
+    )  # fmt: skip
+
+
+def test_what_comes_after_a_group_for_failures_sees_the_failure_before_it(engine: Engine) -> None:
+    definition = workflow(
+        "w", node("a"), node("g/", 0, when="failure"), node("g/x", 1), join("g", 1, 2, when="failure"), node("b", 3)
+    )
+    run = start(engine.store, definition)
+    run_one(engine.store, "a", *FAILED)
+    assert complete_all(engine.store) == ["g/x"]
+    assert shape(engine.store, run)["g"] == ("completed", None)
+    assert shape(engine.store, run)["b"] == ("skipped", "upstream")
+    assert ended(engine.store, run) == ("failed", "exit")
+
+
 def test_a_group_fails_with_a_member(engine: Engine) -> None:
     run = start(engine.store, workflow("w", *GROUP))
     run_one(engine.store, "a")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from kubemin.errors import StoreUnavailable
-from kubemin.model.graph import Graph, Node, Retry
+from kubemin.model.graph import Edge, Graph, Node, Retry
 from kubemin.model.records import Definition
 from kubemin.model.references import has_reference
 from kubemin.model.states import Kind
@@ -18,7 +18,7 @@ from kubemin.store.redis.records import encode, pack
 
 CACHED_NODES = 300_000  # of all graphs in memory together; the one in use is always kept
 CHUNK = 200  # dependents in one field, as in lua/settle.lua
-SOFT, GATE = 1, 2  # marks of an edge
+SOFT, GATE, MEMBER = 1, 2, 4  # marks of an edge
 
 decode_graph = msgspec.json.Decoder(Graph).decode
 
@@ -38,9 +38,14 @@ class Plan:
         found: list[list[int]] = [[] for _ in self.nodes]
         for idx, node in enumerate(self.nodes):
             for edge in node.needs:
-                own_gate = node.kind is Kind.JOIN and self.nodes[edge.node].step == node.step + "/"
-                found[edge.node] += (idx, (SOFT if edge.soft else 0) | (GATE if own_gate else 0))
+                found[edge.node] += (idx, self._marks(node, edge))
         return found
+
+    def _marks(self, node: Node, edge: Edge) -> int:
+        mark, need = SOFT if edge.soft else 0, self.nodes[edge.node]
+        if need.kind is Kind.GATE:
+            mark |= GATE if node.kind is Kind.JOIN and need.step == node.step + "/" else MEMBER
+        return mark
 
     @cached_property
     def by_step(self) -> dict[str, int]:

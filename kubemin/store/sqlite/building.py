@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kubemin.model import transitions as rules
 from kubemin.model.states import Cause, Kind
 from kubemin.store.base import Change
-from kubemin.store.sqlite.graphs import GATE, SOFT, Plan
+from kubemin.store.sqlite.graphs import Plan, passes
 from kubemin.store.sqlite.ripples import BUILD, BUILDING, BUILT, REBUILD, RELEASE, RELEASED, RERELEASE, STOP, TRASH
 from kubemin.store.sqlite.rows import (
     CANCELLED,
@@ -83,9 +83,7 @@ class Building:
                 opened += 1
             else:
                 marks = plan.marks(task.idx, edge.node, edge.soft)
-                heard |= rules.passes(
-                    STATES[need.state], need.cause, need.flags, soft=marks & SOFT != 0, gate=marks & GATE != 0
-                )
+                heard |= passes(STATES[need.state], need, marks)
         if rules.runs_again(STATES[task.state], forced=forced):
             fresh = FRESH if forced and plan.nodes[task.idx].kind is Kind.FANOUT else 0
             reset(task, opened, heard | fresh)

@@ -50,7 +50,7 @@ class Fans:
             run.next += len(items)
             self.s.count(run)
         task.total, task.made = len(items), 0
-        task.flags &= ~rules.PASSED | rules.TAINTED
+        task.flags &= ~rules.PASSED | rules.TAINTED | rules.OUTSIDE
         task.state, task.started = RUNNING, self.s.now
         self.s.touch(task)
         self.settler.tell_task("started", run, plan, task)

@@ -8,14 +8,15 @@ from functools import cached_property
 
 import msgspec
 
+from kubemin.model import transitions as rules
 from kubemin.model.graph import Graph, Node
 from kubemin.model.references import has_reference
-from kubemin.model.states import Kind
-from kubemin.store.sqlite.rows import encode
+from kubemin.model.states import Kind, TaskState
+from kubemin.store.sqlite.rows import TaskRow, encode
 
 CACHED_NODES = 300_000  # of all graphs in memory together; the one in use is always kept
 
-SOFT, GATE = 1, 2  # marks of an edge, as `transitions.passes` asks for them
+SOFT, GATE, MEMBER = 1, 2, 4  # marks of an edge, as `transitions.passes` asks for them
 
 decode_graph = msgspec.json.Decoder(Graph).decode
 
@@ -40,8 +41,11 @@ class Plan:
 
     def marks(self, idx: int, need: int, soft: bool) -> int:
         """Marks of the edge from `need` to `idx`."""
-        own_gate = self.nodes[idx].kind is Kind.JOIN and self.nodes[need].step == self.nodes[idx].step + "/"
-        return (SOFT if soft else 0) | (GATE if own_gate else 0)
+        mark = SOFT if soft else 0
+        if self.nodes[need].kind is Kind.GATE:
+            own = self.nodes[idx].kind is Kind.JOIN and self.nodes[need].step == self.nodes[idx].step + "/"
+            mark |= GATE if own else MEMBER
+        return mark
 
     @cached_property
     def roots(self) -> list[int]:
@@ -70,6 +74,12 @@ class Plan:
             work = self.nodes[idx].work
             known = self._work[idx] = encode(work), has_reference(work)
         return known
+
+
+def passes(state: TaskState, task: TaskRow, marks: int) -> int:
+    """What an ended task passes on along an edge with these marks."""
+    soft, gate, member = marks & SOFT != 0, marks & GATE != 0, marks & MEMBER != 0
+    return rules.passes(state, task.cause, task.flags, soft=soft, gate=gate, member=member)
 
 
 class Plans:

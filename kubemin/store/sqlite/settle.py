@@ -16,7 +16,7 @@ from kubemin.model.states import Cause, Kind, When
 from kubemin.store.base import SLICE, WINDOW, Change
 from kubemin.store.sqlite.building import Building
 from kubemin.store.sqlite.fanout import Fans
-from kubemin.store.sqlite.graphs import GATE, SOFT, Plan
+from kubemin.store.sqlite.graphs import Plan, passes
 from kubemin.store.sqlite.inputs import Inputs
 from kubemin.store.sqlite.quarantine import CorruptRun, put_aside
 from kubemin.store.sqlite.ripples import FAN, TELL
@@ -164,7 +164,7 @@ class Settler:
         upto = min(len(dependents), pos + max(self.budget, 1))
         for dependent, marks in dependents[pos:upto]:
             other = self.s.task(run_id, dependent)
-            other.flags |= rules.passes(state, task.cause, task.flags, soft=marks & SOFT != 0, gate=marks & GATE != 0)
+            other.flags |= passes(state, task, marks)
             other.open -= 1
             self.s.touch(other, HEARD)
             if other.open == 0:

@@ -94,7 +94,7 @@ function M.rebuild_edge(run, task, idx, marks)
   if task.s == WAITING or band(task.f or 0, KEPT) ~= 0 then
     other.ro = other.ro + 1
   else
-    local heard = M.passes(task.s, task.c, task.f or 0, band(marks, 1) ~= 0, band(marks, 2) ~= 0)
+    local heard = M.passes(task.s, task.c, task.f or 0, marks)
     other.rh = bor(other.rh, heard)
   end
   if task.rf == 1 then other.rf = 1 end

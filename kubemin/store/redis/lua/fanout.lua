@@ -80,7 +80,7 @@ end
 
 function M.child_ended(run, child)
   local parent = M.task(run.id, child.p)
-  parent.f = bor(parent.f or 0, M.passes(child.s, child.c, 0))
+  parent.f = bor(parent.f or 0, M.passes(child.s, child.c, 0, 0))
   parent.o = parent.o - 1
   M.touch(parent)
   M.make_children(run, parent)

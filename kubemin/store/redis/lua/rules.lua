@@ -1,9 +1,13 @@
 -- rules: what follows from what, as in kubemin/model/transitions.py, which the tests hold this against.
 -- Bits of what a node has heard: 1 tainted, 2 halted, 4 unmet, 8 a need failed, 16 a need was cancelled, 32 a need was
--- skipped with `upstream`; 64 and 128: a join's own gate was skipped with `upstream`, with `condition`.
-function M.passes(state, cause, heard, soft, gate)
-  local told = band(heard, 1)
-  if state == COMPLETED then return told end
+-- skipped with `upstream`; 64 and 128: a join's own gate was skipped with `upstream`, with `condition`; 16384 something
+-- before the group failed. Marks of an edge: 1 soft, 2 from a gate to its join, 4 from a gate to a member.
+function M.passes(state, cause, heard, marks)
+  local told, soft, gate = band(heard, 16385), band(marks, 1) ~= 0, band(marks, 2) ~= 0
+  if state == COMPLETED then
+    if band(marks, 4) == 0 then return told end
+    return told ~= 0 and 16384 or 0
+  end
   if state == FAILED or state == TIMEOUT then return bor(told, 9) end
   if state == CANCELLED then return bor(told, 18) end
   if cause == 'upstream' then return bor(told, 2, gate and 64 or 32) end
@@ -15,7 +19,7 @@ function M.decision(when, heard, stopped)
   if when == 'always' then return nil end
   if stopped then return CANCELLED, stopped end
   if when == 'failure' then
-    if band(heard, 1) ~= 0 then return nil end
+    if band(heard, 16385) ~= 0 then return nil end
     return SKIPPED, band(heard, 2) ~= 0 and 'upstream' or 'condition'
   end
   if band(heard, 3) ~= 0 then return SKIPPED, 'upstream' end

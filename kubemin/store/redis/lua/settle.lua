@@ -116,7 +116,7 @@ function M.tell(id, idx, pos)
   M.preload(id, indexes)
   for _, edge in ipairs(found) do
     local other, marks = M.task(id, edge[1]), edge[2]
-    other.f = bor(other.f or 0, M.passes(task.s, task.c, task.f or 0, band(marks, 1) ~= 0, band(marks, 2) ~= 0))
+    other.f = bor(other.f or 0, M.passes(task.s, task.c, task.f or 0, marks))
     other.o = other.o - 1
     M.touch(other)
     if other.o == 0 then M.decide(run, other) end
