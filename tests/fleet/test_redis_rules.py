@@ -1,4 +1,4 @@
-"""The Redis store under the interleavings that the engine's rules are for, on both servers. No process of the daemon runs here."""
+"""The Redis store under the interleavings that the engine's rules are for, on both servers, without the daemon."""
 
 from __future__ import annotations
 

@@ -10,8 +10,10 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,3 +157,203 @@ def running(kind: str = "redis", **options: Any) -> Iterator[Server]:
         yield server.start()
     finally:
         server.close()
+
+
+# --- topologies ------------------------------------------------------------------------------------------------------
+
+
+class Sentinels:
+    """A master, a replica and three sentinels with short time-outs; `fail_over` kills the master."""
+
+    service = "kubemin"
+
+    def __init__(self, kind: str = "redis", sentinels: int = 3) -> None:
+        self.kind = kind
+        self.master = Server(kind)
+        self.replica = Server(kind, replicaof=f"127.0.0.1 {self.master.port}")
+        self.sentinels = [self._sentinel(number) for number in range(sentinels)]
+
+    def _sentinel(self, number: int) -> Server:
+        server = Server(self.kind)
+        server.mode = ["--sentinel"]
+        lines = {
+            "port": server.port, "dir": server.folder, "unixsocket": server.socket, "daemonize": "no",
+            f"sentinel monitor {self.service}": f"127.0.0.1 {self.master.port} 2",
+            f"sentinel down-after-milliseconds {self.service}": 1000,
+            f"sentinel failover-timeout {self.service}": 5000,
+        }  # fmt: skip
+        (server.folder / "redis.conf").write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
+        return server
+
+    @property
+    def address(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.sentinels)
+        return f"redis+sentinel://{hosts}/{self.service}/0"
+
+    def start(self) -> Sentinels:
+        for server in (self.master, self.replica, *self.sentinels):
+            server.start()
+        self._wait(lambda: b"master_link_status:up" in self.replica.command("INFO", "replication"))
+        # A sentinel takes no part in a vote before it knows the others and the replica.
+        for sentinel in self.sentinels:
+            self._wait(lambda sentinel=sentinel: self._knows_all(sentinel))
+        return self
+
+    def _knows_all(self, sentinel: Server) -> bool:
+        told = sentinel.command("INFO", "sentinel")
+        return b"slaves=1" in told and f"sentinels={len(self.sentinels)}".encode() in told
+
+    @staticmethod
+    def _wait(condition: Any) -> None:
+        until = time.monotonic() + START_SECONDS
+        while not condition():
+            if time.monotonic() > until:
+                raise RuntimeError("the servers did not find each other")
+            time.sleep(0.02)
+
+    def fail_over(self) -> None:
+        """The master dies; returns when the replica has taken over."""
+        self.master.kill()
+        self._wait(lambda: b"role:master" in self.replica.command("INFO", "replication"))
+
+    def close(self) -> None:
+        for server in (*self.sentinels, self.replica, self.master):
+            server.close()
+
+    def __enter__(self) -> Sentinels:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Cluster:
+    """Three masters with a replica each, joined by commands: no redis-cli is needed."""
+
+    def __init__(self, kind: str = "redis") -> None:
+        options = {"cluster_enabled": "yes", "cluster_node_timeout": 1000, "cluster_config_file": "nodes.conf"}
+        self.servers = [Server(kind, **options) for _ in range(6)]
+
+    @property
+    def address(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+
+    def start(self) -> Cluster:
+        for server in self.servers:
+            server.start()
+        masters, replicas = self.servers[:3], self.servers[3:]
+        for number, server in enumerate(masters):
+            first, last = 16384 * number // 3, 16384 * (number + 1) // 3
+            server.command("CLUSTER", "ADDSLOTS", *range(first, last))
+            server.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for server in self.servers[1:]:
+            server.command("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
+        for server in self.servers:
+            Sentinels._wait(lambda server=server: b"cluster_known_nodes:6" in server.command("CLUSTER", "INFO"))
+        for master, replica in zip(masters, replicas, strict=True):
+            name = _bulk(master.command("CLUSTER", "MYID"))
+            Sentinels._wait(lambda replica=replica, name=name: self._follows(replica, name))
+        for server in self.servers:
+            Sentinels._wait(lambda server=server: b"cluster_state:ok" in server.command("CLUSTER", "INFO"))
+        for replica in replicas:
+            Sentinels._wait(lambda replica=replica: b"master_link_status:up" in replica.command("INFO", "replication"))
+        return self
+
+    @staticmethod
+    def _follows(replica: Server, name: str) -> bool:
+        return replica.command("CLUSTER", "REPLICATE", name) == b"+OK\r\n"
+
+    def owner(self, key: str) -> Server:
+        """The master that holds a key's slot."""
+        for server in self.servers:
+            if server.process is not None and server.process.poll() is None:
+                told = server.command("GET", key)
+                if not told.startswith((b"-MOVED", b"-CLUSTERDOWN")) or b"WRONGTYPE" in told:
+                    return server
+        raise RuntimeError("nobody holds it")
+
+    def fail_over(self, key: str) -> None:
+        """The master of a key's slot dies; returns when its replica has taken over."""
+        self.owner(key).kill()
+
+        def taken() -> bool:
+            with contextlib.suppress(RuntimeError, OSError):
+                return self.owner(key) is not None
+            return False
+
+        Sentinels._wait(taken)
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+
+    def __enter__(self) -> Cluster:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _bulk(reply: bytes) -> str:
+    return reply.split(b"\r\n")[1].decode()
+
+
+class TlsProxy:
+    """Ends TLS before a server that has none: a certificate of its own, two threads a connection."""
+
+    def __init__(self, target: Server) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="kubemin-tls-"))
+        self.target = target
+        self.port = free_port()
+        self.ca = str(self.folder / "cert.pem")
+        key = str(self.folder / "key.pem")
+        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+        make += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", self.ca]
+        subprocess.run(make, check=True, capture_output=True)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(self.ca, key)
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                raw, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(raw,), daemon=True).start()
+
+    def _serve(self, raw: socket.socket) -> None:
+        raw.settimeout(5)
+        try:
+            client = self._context.wrap_socket(raw, server_side=True)
+        except OSError:  # it does not trust us, or speaks no TLS
+            raw.close()
+            return
+        server = socket.create_connection(("127.0.0.1", self.target.port))
+        self._open += (client, server)
+        client.settimeout(None)
+        threading.Thread(target=_pump, args=(server, client), daemon=True).start()
+        _pump(client, server)
+
+    def close(self) -> None:
+        for each in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                each.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> TlsProxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    for each in (source, sink):
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)

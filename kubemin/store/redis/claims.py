@@ -91,10 +91,11 @@ class _Life:
 class _Request:
     """`order`: which outcome each verdict is about: the plain ones are told first."""
 
-    __slots__ = ("arguments", "order", "outcomes", "touched")
+    __slots__ = ("arguments", "limit", "order", "outcomes", "touched")
 
-    def __init__(self, outcomes: tuple[Outcome, ...], touched: tuple[str, ...]) -> None:
+    def __init__(self, outcomes: tuple[Outcome, ...], touched: tuple[str, ...], limit: int) -> None:
         self.outcomes = outcomes
+        self.limit = limit
         self.touched = touched
         self.order: list[int] = []
         self.arguments: list[Any] = []
@@ -120,11 +121,12 @@ class Claims:
             life = self._lives[owner] = _Life(owner, self.s.node)
         told = tuple(outcomes)
         claims: list[Claim] = []
-        if life.unanswered is not None:
-            sent = life.unanswered.outcomes
-            verdicts, claims = self._send(life, life.unanswered)
-            if sent == told:
-                return verdicts, claims
+        if (pending := life.unanswered) is not None:
+            verdicts, claims = self._send(life, pending)
+            if pending.outcomes == told:
+                if claims or limit <= pending.limit:
+                    return verdicts, claims
+                return verdicts, self._send(life, self._request(life, (), queues, limit, entry))[1]
         verdicts, more = self._send(life, self._request(life, told, queues, limit, entry))
         return verdicts, claims + more
 
@@ -142,7 +144,7 @@ class Claims:
     ) -> _Request:
         life.number += 1
         now = self.s.now()
-        request = _Request(outcomes, (life.key, *self._queue_keys(queues)))
+        request = _Request(outcomes, (life.key, *self._queue_keys(queues)), limit)
         plain: list[Any] = []
         full, later = [], []
         for number, each in enumerate(outcomes):

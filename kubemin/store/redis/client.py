@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kubemin import clock
@@ -23,6 +24,7 @@ CONNECT_TIMEOUT = 3.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between connects that fail
 DROPS = 5  # connections that may break under one call
 REDIRECTIONS = 5
+IN_FLIGHT = 3  # scripts sent before the reply to the first is read
 READ_SIZE = 65536
 
 Argument = bytes | str | int | float
@@ -43,7 +45,7 @@ class Client:
         self._pause = 0.0
         self._not_before = 0.0
         self._failure: StoreUnavailable | None = None
-        self._loaded: set[bytes] = set()
+        self._ahead = False  # whether commands are sent before earlier ones are answered
 
     @property
     def where(self) -> str:
@@ -70,15 +72,54 @@ class Client:
             reply = self._exchange([(b"EVAL", loaded.text, len(keys), *keys, *arguments)], timeout)[0]
         return self._checked(reply)
 
-    def run_many(self, name: str, keys: Sequence[str], calls: Sequence[Sequence[Argument]]) -> list[Any]:
-        """One script several times, one round trip; only for scripts that may be repeated."""
+    def run_many(self, name: str, keys: Sequence[str], calls: Iterable[Sequence[Argument]]) -> list[Any]:
+        """One script several times, IN_FLIGHT of them sent ahead, so that both sides work at once; `calls` may be made
+        while they are sent. Only for scripts that may be repeated: after a broken connection all is sent again."""
         loaded = script(name)
-        commands = [(b"EVALSHA", loaded.sha, len(keys), *keys, *arguments) for arguments in calls]
-        replies = self._exchange(commands, None)
-        if any(isinstance(reply, Exception) and _is_missing_script(reply) for reply in replies):
+        replies: list[Any] = []
+        ahead: deque[Command] = deque()
+        self._ahead = True
+        for arguments in calls:
+            command = (b"EVALSHA", loaded.sha, len(keys), *keys, *arguments)
+            ahead.append(command)
+            self._send_ahead(command)
+            if len(ahead) > IN_FLIGHT:
+                replies.append(self._answer(loaded, ahead))
+        while ahead:
+            replies.append(self._answer(loaded, ahead))
+        return replies
+
+    def _send_ahead(self, command: Command) -> None:
+        """What fails here is noticed, and made good, when its reply is wanted."""
+        if not self._ahead:
+            return
+        try:
+            self._connected().send_packed_command([_packer()(tuple(command))], check_health=False)
+        except (OSError, _redis_error(), StoreUnavailable):
+            self.disconnect()
+            self._ahead = False
+
+    def _answer(self, loaded: Script, ahead: deque[Command]) -> Any:
+        command = ahead[0]
+        if self._ahead:
+            try:
+                reply = self._connected().read_response(disable_decoding=True)
+            except _reply_errors() as error:
+                reply = error
+            except (OSError, _redis_error()):
+                reply = None
+                self._ahead = False
+            if self._ahead and not isinstance(reply, Exception):
+                ahead.popleft()
+                return reply
+            self.disconnect()  # replies to the others may be on their way: all are asked for again, one by one
+            self._ahead = False
+        reply = self._exchange([command], None)[0]
+        if isinstance(reply, Exception) and _is_missing_script(reply):
             self.execute("SCRIPT", "LOAD", loaded.text)
-            replies = self._exchange(commands, None)
-        return [self._checked(reply) for reply in replies]
+            reply = self._exchange([command], None)[0]
+        ahead.popleft()
+        return self._checked(reply)
 
     def pipeline(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
         """Many commands, one round trip. The first error reply is raised after all were read."""

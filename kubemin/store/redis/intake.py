@@ -21,7 +21,6 @@ from kubemin.store.redis.records import Extra, encode, encode_sorted, pack, unpa
 from kubemin.store.redis.session import Session
 
 AT_ONCE = 250  # single tasks in one script: about 1.5 ms
-IN_FLIGHT = 4  # such scripts sent before the first reply is read
 
 is_run_id = re.compile(RUN_ID_PATTERN).match
 decode_submissions = msgspec.json.Decoder(list[Submission]).decode
@@ -62,8 +61,7 @@ class Intake:
     ) -> None:
         for queue, numbers in solos.items():
             calls = [numbers[at : at + AT_ONCE] for at in range(0, len(numbers), AT_ONCE)]
-            for at in range(0, len(calls), IN_FLIGHT):
-                self._send(queue, calls[at : at + IN_FLIGHT], submissions, answers)
+            self._send(queue, calls, submissions, answers)
         solos.clear()
 
     def _send(
@@ -79,8 +77,8 @@ class Intake:
             keys.due(version), keys.PAUSED,
         )  # fmt: skip
         head = self.s.request(queue=queue, held=keys.held(queue, version), name=f"{queue}@{version}", version=version)
-        batches = [_arguments(submissions[number] for number in numbers) for numbers in calls]
-        replies = self.s.run_many("submit_solos", touched, [(head, *batch) for batch in batches])
+        batches = (_arguments(submissions[number] for number in numbers) for numbers in calls)
+        replies = self.s.run_many("submit_solos", touched, ((head, *batch) for batch in batches))
         for numbers, reply in zip(calls, replies, strict=True):
             for number, told in zip(numbers, reply, strict=True):
                 answers[number] = solo_answer(submissions[number], told)

@@ -1,9 +1,9 @@
 """The Lua scripts: one file an operation, joined with the fragments that its first lines name.
 
 `--@ top:` names fragments before the operation. `--@ engine:` puts them into a function that is called only when they
-are needed, and `--@ rare:` into one inside that, called when a name of theirs is first asked for: making a closure costs
-more than many a command. `--@ fenced` lets the leader of the moment only. Names in capitals become numbers, which costs
-less than looking them up.
+are needed, and `--@ rare:` into one inside that, called when a name of theirs is first asked for: making a closure
+costs more than many a command. `--@ fenced` lets the leader of the moment only. Names in capitals become numbers, which
+costs less than looking them up.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kubemin.clock import SECOND, Micros, WallClock
@@ -95,9 +95,9 @@ class Session:
             more["epoch"], more["holder"] = self.term
         return more
 
-    def run_many(self, name: str, touched: Sequence[str], calls: Sequence[Sequence[Any]]) -> list[Any]:
+    def run_many(self, name: str, touched: Sequence[str], calls: Iterable[Sequence[Any]]) -> list[Any]:
         """One script with several sets of arguments, sent together."""
-        return self.client.run_many(name, touched, [(keys.PREFIX, *arguments) for arguments in calls])
+        return self.client.run_many(name, touched, ((keys.PREFIX, *arguments) for arguments in calls))
 
     def engine(self, name: str, touched: Sequence[str], *, follow: bool = True, **request: Any) -> Any:
         """Run an operation of the engine, and what it leaves to this side: items of fan-outs, what to tell."""

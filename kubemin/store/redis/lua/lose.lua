@@ -30,7 +30,7 @@ local function take_back(claim, name)
   if run then M.touch(task) else M.save_solo(task) end
   if REQ.mode == 'give' then
     task.B = nil
-    M.requeue(run, task, nil, true)
+    M.requeue(run, task, nil, claim.token)
     return true
   end
   local blame = REQ.blame
@@ -41,6 +41,7 @@ local function take_back(claim, name)
   return M.requeue(run, task, REQ.cause)
 end
 
+if REQ.mode == 'give' then table.sort(slot.c, function(one, other) return one.token > other.token end) end
 for _, claim in ipairs(slot.c) do
   local name = claim.name
   if wanted(claim, name) then

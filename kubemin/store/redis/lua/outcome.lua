@@ -39,7 +39,7 @@ function M.attempt_ended(run, task, state, cause, message)
 end
 
 -- A claimed task back into its queue, or to its end when its run is being stopped. True: it is queued.
-function M.requeue(run, task, cause, silent)
+function M.requeue(run, task, cause, front)
   local stopped = M.stop_of(run, task)
   if stopped then
     M.finish_any(run, task, CANCELLED, stopped)
@@ -49,12 +49,15 @@ function M.requeue(run, task, cause, silent)
     task.s = QUEUED
     local queue = M.queue_of(run, task)
     M.list_one(run, queue, 1)
-    M.push(queue, run.v, task)
+    if not (front and M.push_front(queue, run.v, task, front)) then M.push(queue, run.v, task) end
     M.touch(task)
+  elseif front and M.push_front(task.u or 'default', task.v, task, front) then
+    task.s = QUEUED
+    M.save_solo(task)
   else
     M.queue_solo(task)
   end
-  if not silent then say('requeued', run, task, cause) end
+  if not front then say('requeued', run, task, cause) end
   return true
 end
 

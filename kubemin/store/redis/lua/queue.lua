@@ -17,6 +17,19 @@ function M.push(queue, version, task)
   M.pushes[#M.pushes + 1] = { queue, version or 1, task }
 end
 
+-- Back to the head with its old number: the list stays in order of SEQ, which `rescue` goes by. False when it would not.
+function M.push_front(queue, version, task, seq)
+  local key = M.list_key(queue, version)
+  if call('SISMEMBER', P .. 'paused', queue) == 1 then key = P .. 'held:' .. queue .. '@' .. (version or 1) end
+  local first = call('LINDEX', key, 0)
+  if first and tonumber(string.match(first, '@(%d+)$')) <= seq then return false end
+  local name = task.run .. '.' .. task.idx
+  task.q = seq
+  call('ZADD', M.pending_key(queue, version), seq, name)
+  call('LPUSH', key, name .. '@' .. string.format('%.0f', seq))
+  return true
+end
+
 -- Drop a place that is known to be taken.
 function M.unplace(queue, version, task)
   if task.q == 0 then
