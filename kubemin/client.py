@@ -32,6 +32,7 @@ from kubemin.modes import in_fleet
 from kubemin.task import at_end
 
 if TYPE_CHECKING:
+    from kubemin.api.carried import CarriedReader
     from kubemin.api.fleet import Fleet
     from kubemin.config import Settings
     from kubemin.store.base import QueueView, Reader, WorkflowView
@@ -245,7 +246,7 @@ class Client:
 
     def fleet_store(self) -> NodeStore:
         """This thread's connection to the fleet. Only where `in_fleet`."""
-        return cast("NodeStore", self.reader())
+        return cast("CarriedReader", self.reader()).fleet
 
     def reader(self) -> Reader:
         """This thread's read-only view of the store. Raises StoreUnavailable."""
@@ -261,7 +262,9 @@ class Client:
 
     def _open_reader(self) -> Reader:
         if self._fleet is not None and self._fleet.is_right():
-            return self._fleet.open()
+            from kubemin.api.carried import CarriedReader
+
+            return CarriedReader(self._fleet.open(), os.path.join(self.state_dir, "kubemin.db"))
         from kubemin.store.sqlite import SqliteReader
 
         path = os.path.join(self.state_dir, "kubemin.db")

@@ -14,6 +14,9 @@ from nodes import Fleet, a_fleet
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """Its server keeps an AOF, so that it can be restarted."""
+    """Its server keeps an AOF, so that it can be restarted. The nodes' logs are printed: pytest shows them when a test
+    fails."""
     with a_fleet(tmp_path, appendonly="yes") as made:
         yield made
+        for node in made.nodes:
+            print(f"--- {node.config.parent.name}\n{node.log[-60000:]}")

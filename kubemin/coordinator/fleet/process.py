@@ -43,6 +43,7 @@ from kubemin.telemetry import log
 
 ATTACH_SECONDS = 10.0  # for the supervisor to name the living workers
 LONGEST_WAIT = 1.0
+CARRY_WAIT = 0.05  # while runs of this node's own store have to end
 RECORD_SECONDS = 1.0  # between heartbeats in the scoreboard
 SHORTEST_PAUSE = 0.05  # while Redis does not answer
 FINISH_SECONDS = 5.0  # for what is pending at the end; a successor does the rest
@@ -70,7 +71,7 @@ class FleetCoordinator:
         self.locks = Locks(store, board, self.pool, settings.lock.ttl, settings.lock.renew, self._kill)
         self.rescues = Rescues(store, settings.queues)
         self.office = Office(store, settings)
-        self.carrier = Carrier(settings, instance, store)
+        self.carrier = Carrier(settings, instance, store, board)
         self.attached = self.joined = self.finishing = False
         self.paused = self.unblocking = self.publishing = False
         self._stopping = False
@@ -93,12 +94,12 @@ class FleetCoordinator:
     def join(self) -> None:
         """Become a member: name, predecessors, files; then workers may claim. Raises NameTaken, StoreUnavailable."""
         self.membership.enter(self._node_record)
+        self.carrier.open(self.pool.owners())  # before anything that was reported is settled
         self._settle()
         requeued = self.store.recover(self.pool.owners(), {})
         tell(self.store.changes())
         if requeued:
             log.info("tasks of dead workers were queued again", tasks=requeued)
-        self.carrier.open(self.pool.owners())
         for link in self.pool.links:
             link.hello()
         self._publish()
@@ -128,7 +129,7 @@ class FleetCoordinator:
             self.membership.left(),
             self._record.left(),
         )
-        return min(LONGEST_WAIT, *steps)
+        return min(CARRY_WAIT if self.carrier.active else LONGEST_WAIT, *steps)
 
     def _turn(self) -> None:
         self.office.campaign.beat()
@@ -146,7 +147,7 @@ class FleetCoordinator:
     def _steps(self) -> None:
         if not self.joined:
             self.join()
-        for step in (self._settle, self._renew, self._beat, self._rescue, self._wishes, self._lead):
+        for step in (self._settle, self._carry, self._renew, self._beat, self._rescue, self._wishes, self._lead):
             self._guarded(step)
         self._tell()
 
@@ -164,6 +165,9 @@ class FleetCoordinator:
         else:
             if self._failed.pop(name, None) is not None:
                 log.info("Redis does again what this node asks", step=name.strip("_"))
+
+    def _carry(self) -> None:
+        self.carrier.turn(self.pool, self.pending, self.paused)
 
     def _renew(self) -> None:
         self.locks.leave_out(self.carrier.tasks)

@@ -380,3 +380,22 @@ WHERE t.run = ? ORDER BY t.idx;
 
 -- name: key_queue
 SELECT id FROM runs WHERE ckey = ? AND holds = 0 AND ckey IS NOT NULL AND due IS NULL ORDER BY place;
+
+-- ── moving into a fleet ─────────────────────────────────────────────────────────────────────────────────────────────
+
+-- name: unstarted_runs
+SELECT id, definition, workflow, start_at, scheduled_at, key FROM runs AS r
+WHERE state = 0 AND round = 1 AND stop IS NULL AND id > ?
+    AND NOT EXISTS (SELECT 1 FROM tasks AS t WHERE t.run = r.id AND (t.token > 0 OR t.attempt > 0))
+ORDER BY id LIMIT ?;
+
+-- name: unstarted_solos
+SELECT run, queue, key, extra, spec FROM tasks
+WHERE flags & 256 AND state < 2 AND token = 0 AND attempt = 0 AND run > ? ORDER BY run LIMIT ?;
+
+-- name: delete_tasks_of
+DELETE FROM tasks WHERE run = ?;
+
+-- name: unfinished
+SELECT (SELECT count(*) FROM runs WHERE finished IS NULL)
+    + (SELECT count(*) FROM tasks WHERE flags & 256 AND state < 3);

@@ -77,6 +77,12 @@ class FleetWorker(Worker):
         else:
             super()._handle(kind, body)
 
+    def _work(self, body: bytes) -> None:
+        """A task of this node's own store, handed over as before. Nothing may be popped for us meanwhile."""
+        if self._overdue is not None or self._claims:
+            self._let_go()
+        super()._work(body)
+
     def _change_mode(self, body: bytes) -> None:
         try:
             self._mode = unpack_mode(body)
@@ -215,7 +221,7 @@ class FleetWorker(Worker):
                 break
             except StoreUnavailable as error:
                 outage = outage or self._outage_begins(outcome, error)
-                refusals += error.code == "redis_error"
+                refusals += error.code in ("redis_error", "stale")
                 if refusals >= BROKEN_TRIES:
                     self._broken(error)
                     return
@@ -273,15 +279,19 @@ class FleetWorker(Worker):
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
+        self._let_go()
+        self._store.close()
+
+    def _let_go(self) -> None:
         """What was taken and not begun goes back; a wait is ended at the server, so that nothing is popped for us."""
         try:
             if self._overdue is not None:
                 self._end_wait()
             if self._claims:
                 self._store.give_back(self._owner, [(claim.run, claim.idx, claim.token) for claim in self._claims])
+                self._claims.clear()
         except (StoreUnavailable, Refused) as error:
-            log.debug("leaving without Redis", worker=self._slot, reason=str(error))
-        self._store.close()
+            log.debug("Redis cannot be told what goes back", worker=self._slot, reason=str(error))
 
     def _end_wait(self) -> None:
         assert self._overdue is not None
