@@ -299,4 +299,8 @@ def _time(at: Micros) -> str:
 
 
 def _in(at: Micros, now: Micros) -> str:
-    return f"in {max(0.0, (at - now) / SECOND):.0f} s"
+    seconds = max(0.0, (at - now) / SECOND)
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"in {seconds / size:.0f} {unit}"
+    return f"in {seconds:.0f} s"
