@@ -132,7 +132,7 @@ def _serve(config: str | None, flags: Mapping[str, str]) -> int:
     os.umask(0o027)  # the group kubemin may read, nobody else
     host.make_directories(settings)
     from kubemin.modes import in_fleet
-    from kubemin.supervisor.loop import run_supervisor
+    from kubemin.supervisor.process import run_supervisor
 
     if in_fleet(settings):  # once for all processes; each would pay for it otherwise
         from kubemin.store.redis import preload

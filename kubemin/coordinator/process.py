@@ -107,6 +107,7 @@ class Coordinator:
         self._store_failures = 0
         self._store_error = ""
         self._beat = 0.0
+        self._taking_over = False
 
     # --- start --------------------------------------------------------------------------------------------------------
 
@@ -141,7 +142,14 @@ class Coordinator:
         self.pool.adopt(entry for entry in running if entry[0] in set(live))
 
     def _take_over(self) -> None:
-        self.settings = take_over(self.store, self.settings)
+        try:
+            self.settings = take_over(self.store, self.settings)
+        except StoreUnavailable as exc:
+            self._store_failed(exc)
+            self._taking_over = True  # again with the next heartbeat
+            return
+        self._taking_over = False
+        self.control.send(type="published")
         self.store.task_timeout = self.settings.task_timeout
         log.set_level(self.settings.log.level)
         self.duties.configure(self.settings)
@@ -357,6 +365,8 @@ class Coordinator:
             self.control.flush()
             self.counters.measure(now)
             self._write_record(ready=True)
+            if self._taking_over:
+                self._take_over()
 
     def _write_record(self, *, ready: bool) -> None:
         self.board.write_coordinator(

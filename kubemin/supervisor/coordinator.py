@@ -55,6 +55,7 @@ class Keeper:
     def __init__(self, node: Node, predecessor: list[Started], lives: Callable[[], Iterable[Life]]) -> None:
         self.pid: int | None = None
         self.ready = False
+        self.published = True  # the workflows of the last check are in the store
         self.finished = False  # it was told to finish, and has
         self.failure: tuple[int, str] | None = None  # exit code and reason: the daemon cannot go on
         self.restarts = 0
@@ -103,13 +104,15 @@ class Keeper:
             self._forget_deaths(now)
 
     def receive(self) -> list[Message]:
-        """What it says; `ready` is noted here."""
+        """What it says; `ready` and `published` are noted here."""
         messages = self._link.receive() if self._link is not None else []
         for message in messages:
             if message.get("type") == "ready":
                 self.ready = self._ever_ready = True
                 self._predecessor = []
-        return [message for message in messages if message.get("type") != "ready"]
+            elif message.get("type") == "published":
+                self.published = True
+        return [message for message in messages if message.get("type") not in ("ready", "published")]
 
     def reap(self, pid: int, status: int, now: float) -> bool:
         if pid != self.pid:
@@ -141,6 +144,8 @@ class Keeper:
             self._tell_death(grave)
 
     def reload(self) -> None:
+        """There are checked settings and workflows: `published` says when they are in force."""
+        self.published = False
         self._send({"type": "reload"})
 
     def drain(self, on: bool) -> None:
@@ -179,6 +184,8 @@ class Keeper:
         for grave in self._graves:
             grave.out, grave.read_at = False, None
             self._tell_death(grave)
+        if not self.published:
+            self._send({"type": "reload"})
         for message in self._wishes.values():
             self._send(message)
 

@@ -15,20 +15,18 @@ import msgspec
 from setproctitle import setproctitle
 
 from kubemin import clock
-from kubemin.config import Settings
-from kubemin.scoreboard import Scoreboard, boottime
-from kubemin.supervisor import forking, procfs, start, wishes
+from kubemin.scoreboard import boottime
+from kubemin.supervisor import procfs, wishes
 from kubemin.supervisor.coordinator import Keeper, Started
 from kubemin.supervisor.dump import dump_state
 from kubemin.supervisor.enforcing import Enforcer, KillOrder
-from kubemin.supervisor.node import Check, Entries, Node
+from kubemin.supervisor.node import Node
 from kubemin.supervisor.notify import Notifier
 from kubemin.supervisor.orphans import Orphans
 from kubemin.supervisor.pool import Pool
 from kubemin.supervisor.reload import Outcome, Reload
 from kubemin.supervisor.signals import SignalBox
 from kubemin.supervisor.slots import Life
-from kubemin.supervisor.statelock import StateLock
 from kubemin.supervisor.stopping import Stop
 from kubemin.telemetry import log
 
@@ -135,7 +133,8 @@ class Supervisor:
 
     def announce(self, now: float) -> None:
         """Readiness, the scoreboard's header, the service manager."""
-        became_ready = not self.ready and self.keeper.ready and self.reload.checked and self.pool.complete()
+        can_work = self.keeper.ready and self.reload.checked and self.keeper.published
+        became_ready = not self.ready and can_work and self.pool.complete()
         self.ready |= became_ready
         self._publish()
         if became_ready:
@@ -225,37 +224,3 @@ class Supervisor:
         state = "Drained" if self.drained else "Running" if self.ready else "Starting"
         refused = f"; last reload failed: {self._refused}" if self._refused else ""
         return f"{state}: {len(self.pool.pids)} of {self.pool.want} workers, generation {self.pool.generation}{refused}"
-
-
-def run_supervisor(settings: Settings, *, config_path: str | None, reload: Check) -> int:
-    """The daemon, from here to its end; returns its exit code. Raises Refused (the state directory is in use) and
-    StoreUnavailable (a directory cannot be used)."""
-    from kubemin.coordinator.process import run_coordinator
-    from kubemin.worker.process import run_worker
-    from kubemin.worker.rehearsal import rehearse
-
-    return supervise(settings, Entries(run_worker, run_coordinator, reload, rehearse))
-
-
-def supervise(settings: Settings, entries: Entries) -> int:
-    """`run_supervisor` with children of the caller's choice."""
-    signals = SignalBox()
-    signals.install()
-    start.make_directories(settings)
-    lock = StateLock.take(settings.state_dir, give_up=lambda: bool(signals.pending & {signal.SIGTERM, *NOW}))
-    forking.become_subreaper()
-    start.prepare_steps(settings)
-    predecessor = start.read_predecessor(os.path.join(settings.runtime_dir, start.SCOREBOARD))
-    instance = start.new_instance()
-    board: Scoreboard = start.make_board(settings, instance)
-    start.claim_runtime(settings)
-    notify = Notifier()
-    node = Node(settings, board, instance, entries, forking.Forker())
-    log.info("starting", node=settings.node_id, workers=settings.max_workers, state=settings.state_dir)
-    try:
-        return Supervisor(node, signals, notify, predecessor).run()
-    finally:
-        start.leave_runtime(settings)
-        notify.close()
-        lock.release()
-        log.info("stopped")

@@ -29,6 +29,7 @@ from kubemin.telemetry import log
 
 CHECK_SECONDS = 60.0  # for the child that reads the files
 CANARY_SECONDS = 30.0  # for the first worker with new settings to become idle
+PUBLISH_SECONDS = 10.0  # for the coordinator to have the workflows in the store; a slow disk does not undo a reload
 _LOOK = 0.005
 _FILES = ("settings.json", "definitions.json")  # what the check leaves
 
@@ -37,6 +38,7 @@ class Phase(Enum):
     IDLE = auto()
     CHECKING = auto()
     TRYING = auto()
+    PUBLISHING = auto()
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -73,7 +75,7 @@ class Reload:
         return self._again is not None
 
     def next_due(self, now: float) -> float:
-        if self._phase is Phase.TRYING:
+        if self._phase in (Phase.TRYING, Phase.PUBLISHING):
             return _LOOK
         return max(0.0, self._deadline - now) if self.active else float("inf")
 
@@ -95,6 +97,8 @@ class Reload:
             self._deadline = now + CHECK_SECONDS
         elif self._phase is Phase.TRYING:
             self._look_at_canary(now)
+        elif self._phase is Phase.PUBLISHING and (self._keeper.published or now >= self._deadline):
+            self._finish()
         if self._again is not None and not self.active:
             self._request, self._again = self._again, None
             self._check(now)
@@ -171,7 +175,7 @@ class Reload:
     def _look_at_canary(self, now: float) -> None:
         assert self._canary is not None
         if self._pool.canary_idle():
-            self._accept(self._canary)
+            self._accept(self._canary, now)
         elif self._canary.failure is not None:
             self._give_up(f"a worker with the new settings {self._canary.failure}; the old ones stay")
         elif now >= self._deadline:
@@ -183,7 +187,7 @@ class Reload:
         _put_files_back(self._node)
         self._failed(text)
 
-    def _accept(self, canary: Canary) -> None:
+    def _accept(self, canary: Canary, now: float) -> None:
         before = self._node.settings
         self._node.settings = canary.settings
         if canary.settings.max_workers != before.max_workers:
@@ -191,6 +195,9 @@ class Reload:
         self._pool.accept_canary()
         log.set_level(canary.settings.log.level)
         self._keeper.reload()
+        self._phase, self._deadline = Phase.PUBLISHING, now + PUBLISH_SECONDS
+
+    def _finish(self) -> None:
         self._phase = Phase.IDLE
         assert self._result is not None
         self._done(Outcome(self._request, True, _told(self._result)))

@@ -25,12 +25,13 @@ from kubemin.config import ReloadResult, Settings
 from kubemin.config.reload import write_result
 from kubemin.errors import KubeminError, Problem
 from kubemin.scoreboard import Scoreboard, boottime
-from kubemin.supervisor.loop import supervise
 from kubemin.supervisor.node import Entries
+from kubemin.supervisor.process import supervise
 from kubemin.telemetry import log
 
 HOME = Path(sys.argv[1])
 TASK = b"T"
+LONGEST = 60.0  # seconds that something waits for the test
 
 
 def note(**what: Any) -> None:
@@ -103,8 +104,17 @@ def _do(task: dict[str, Any]) -> None:
         os._exit(task["quit"])
     while (left := until - time.monotonic()) > 0:
         time.sleep(left)
+    if "until" in task:
+        _wait_for(task["until"])
     if "leave" in task:
         os._exit(0)  # a real worker would kill what its step left; this one leaves it to the supervisor
+
+
+def _wait_for(name: str) -> None:
+    """Until the test makes the file HOME/NAME."""
+    deadline = time.monotonic() + LONGEST
+    while not (HOME / name).exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def _leave_daemon(name: str) -> None:
@@ -144,6 +154,8 @@ def coordinator(*, control: PacketConnection, predecessor: list[Any], **_: Any) 
                 return int(order["exit"])
             if "hang" in order:
                 time.sleep(order["hang"])
+            elif "hang_until" in order:
+                _wait_for(order["hang_until"])
             elif "kill" in order:
                 control.send_with_fds({"type": "kill", **order["kill"]})
             else:
@@ -155,6 +167,8 @@ def coordinator(*, control: PacketConnection, predecessor: list[Any], **_: Any) 
                 links[message["slot"]] = [from_fd(fd) for fd in fds]
             elif message["type"] == "attached":
                 control.send_with_fds({"type": "ready"})
+            elif message["type"] == "reload":
+                control.send_with_fds({"type": "published"})
             elif message["type"] == "finish":
                 return 0
 

@@ -142,6 +142,10 @@ class Supervised:
         self.order(slot=slot, token=token, **what)
         wait_until(lambda: self.slot(slot).token == token, what=f"task {token} in slot {slot}\n{self.log}")
 
+    def let(self, name: str) -> None:
+        """End what waits for this: a task with `until=name`, a coordinator with `hang_until=name`."""
+        (self.home / name).touch()
+
     def plan(self, **plan: Any) -> None:
         """What children do from their next start on."""
         (self.home / "plan.json").write_text(json.dumps(plan))

@@ -221,3 +221,14 @@ def test_second_daemon_on_the_same_state_directory_is_refused(start: Callable[..
     assert done.returncode != 0
     assert str(daemon.pid) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ready_means_that_workflows_can_be_submitted(start: Callable[..., Daemon]) -> None:
+    daemon = start(started=False)
+    for n in range(40):
+        daemon.workflow(f"w{n}.yaml", f"name: ready-{n}\nsteps:\n  - name: one\n    run: [/bin/true]\n")
+    daemon.start()
+    assert daemon.client.submit("ready-39").wait(timeout=20) == "completed"
+    daemon.workflow("later.yaml", "name: later\nsteps:\n  - name: one\n    run: [/bin/true]\n")
+    assert daemon.ctl("reload").code == 0
+    assert daemon.client.submit("later").wait(timeout=20) == "completed"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from supervised import Supervised
@@ -136,10 +137,19 @@ def test_killed_worker_is_told_and_replaced(supervised: Supervised) -> None:
     assert told["incarnation"] > died["incarnation"] and told["fds"] == 3
 
 
-def test_killed_worker_is_replaced_within_50_ms(supervised: Supervised) -> None:
-    took = sorted(respawn(supervised, slot) for slot in (0, 1, 2))
+def respawn_times(supervised: Supervised, slots: Iterable[int], enough: float) -> list[float]:
+    """Kill workers until one was replaced in time: the machine may be busy. A slot's third death waits on purpose."""
+    took: list[float] = []
+    for slot in [*slots, *slots]:
+        if took and min(took) < enough:
+            break
+        took.append(respawn(supervised, slot))
     print(f"killed worker replaced after {', '.join(f'{t * 1000:.1f}' for t in took)} ms")
-    assert took[0] < 0.05, "the best of three: the machine may be busy"
+    return took
+
+
+def test_killed_worker_is_replaced_within_50_ms(supervised: Supervised) -> None:
+    assert min(respawn_times(supervised, (0, 1, 2), 0.05)) < 0.05
 
 
 def test_exit_of_a_step_is_told_with_its_code(supervised: Supervised) -> None:
@@ -236,25 +246,38 @@ def test_death_that_the_coordinator_did_not_survive_is_told_again(supervised: Su
     assert born["fds"] == 3, "its channel may hold its last report"
 
 
-def test_hung_coordinator_delays_nothing(supervised: Supervised) -> None:
-    """It sleeps without reading: reaps, respawns, deadlines and signals go on, and it is told everything afterwards."""
-    supervised.task(2, 4, seconds=60, deadline=1.0)
-    deadline, deadly = supervised.slot(2).deadline, supervised.slot(2).pid
-    supervised.order(hang=4)
-    killed = [supervised.slot(slot).pid for slot in (0, 1)]
-    took = [respawn(supervised, slot) for slot in (0, 1)]
-    print(f"respawned in {min(took) * 1000:.1f} ms beside a hung coordinator")
-    wait_until(lambda: not alive(deadly))
-    late = time.clock_gettime(time.CLOCK_BOOTTIME) - deadline
-    print(f"deadline met {late * 1000:.1f} ms late beside a hung coordinator")
-    assert min(took) < 0.05 and late < 0.25
-    assert supervised.told("died") == []
-    request = supervised.request(signal.SIGTTIN, workers=4)
-    assert supervised.outcome(request) == (True, "4 workers")
-    for pid in killed:
-        supervised.wait_told("died", pid=pid)
-    assert supervised.wait_told("died", pid=deadly)["reason"] == "deadline"
-    assert len({m["by"] for m in supervised.told("coordinator")}) == 1, "a hang is no death"
+def test_hung_coordinator_delays_nothing(start: Start) -> None:
+    """It waits without reading: reaps, respawns, deadlines and signals go on, and it is told everything afterwards."""
+    daemon = start(max_workers=6)
+    for slot in (3, 4, 5):
+        daemon.task(slot, slot, seconds=60, deadline=1.0 + slot / 10)
+    doomed = [daemon.slot(slot) for slot in (3, 4, 5)]
+    daemon.order(hang_until="seen")
+    killed = daemon.slot(0).pid
+    took = respawn_times(daemon, (0, 1, 2), 0.05)
+    late = [gone_at(record.pid) - record.deadline for record in doomed]
+    print(f"deadlines met {', '.join(f'{s * 1000:.1f}' for s in late)} ms late beside a hung coordinator")
+    assert min(took) < 0.05 and min(late) < 0.05
+    request = daemon.request(signal.SIGTTIN, workers=7)
+    assert daemon.outcome(request) == (True, "7 workers")
+    assert daemon.told("died") == []
+    daemon.let("seen")
+    daemon.wait_told("died", pid=killed)
+    for record in doomed:
+        assert daemon.wait_told("died", pid=record.pid)["reason"] == "deadline"
+    assert len({m["by"] for m in daemon.told("coordinator")}) == 1, "a hang is no death"
+
+
+def gone_at(pid: int) -> float:
+    """When a process ends (CLOCK_BOOTTIME), seen as it does; now, if it has."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert select.select([fd], [], [], 15)[0], f"process {pid} lives on"
+    at = time.clock_gettime(time.CLOCK_BOOTTIME)
+    os.close(fd)
+    return at
 
 
 def test_stopped_coordinator_is_replaced(supervised: Supervised) -> None:

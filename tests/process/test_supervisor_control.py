@@ -24,18 +24,19 @@ Start = Callable[..., Supervised]
 # --- stop -------------------------------------------------------------------------------------------------------------
 
 
-def test_term_lets_a_step_end(supervised: Supervised) -> None:
-    supervised.task(1, 5, seconds=1.5)
-    pidfd = os.pidfd_open(supervised.pid)
-    supervised.send(signal.SIGTERM)
-    wait_until(lambda: sorted(supervised.workers()) == [1], what="idle workers to go at once")
-    ran = supervised.wait_told("ran", token=5)
-    assert supervised.wait() == 0
-    os.close(pidfd)
-    after = time.monotonic() - ran["at"]
-    print(f"gone {after * 1000:.0f} ms after the step's end")
-    assert after < 0.3
-    assert [m["reason"] for m in supervised.told("died")] == [None] * 3
+def test_term_lets_a_step_end(start: Start) -> None:
+    after = []
+    while not after or (min(after) > 0.1 and len(after) < 4):  # the machine may be busy
+        daemon = start(graceful_timeout=60.0)
+        daemon.task(1, 5, until="done")
+        daemon.send(signal.SIGTERM)
+        wait_until(lambda: sorted(daemon.workers()) == [1], what="idle workers to go at once")  # noqa: B023
+        daemon.let("done")
+        assert daemon.wait() == 0
+        after.append(time.monotonic() - daemon.wait_told("ran", token=5)["at"])
+        assert [m["reason"] for m in daemon.told("died")] == [None] * 3
+    print(f"gone {', '.join(f'{s * 1000:.0f}' for s in after)} ms after the step's end")
+    assert min(after) < 0.1
 
 
 def test_end_of_the_grace_period_interrupts(start: Start) -> None:
@@ -129,11 +130,12 @@ def test_reload_replaces_all_workers_without_losing_capacity(supervised: Supervi
 
 
 def test_reload_cuts_no_step_short(supervised: Supervised) -> None:
-    supervised.task(1, 5, seconds=1.5)
+    supervised.task(1, 5, until="done")
     busy = supervised.slot(1).pid
     assert supervised.outcome(supervised.request(signal.SIGHUP))[0]
     wait_until(lambda: supervised.slot(0).generation == 2 and supervised.slot(2).generation == 2)
     assert supervised.slot(1).pid == busy and supervised.slot(1).token == 5
+    supervised.let("done")
     supervised.wait_told("ran", token=5)
     wait_until(lambda: supervised.slot(1).generation == 2)
 
