@@ -47,7 +47,7 @@ class Result:
 def run(file: Path, config: Path | None = None, /, **params: str) -> Result:
     arguments = [word for name, value in params.items() for word in ("-p", f"{name}={value}")]
     chosen = ["--config", str(config)] if config else []
-    done = run_program("kubeminctl", *chosen, "run", str(file), *arguments, "-o", "json")
+    done = run_program("kubeminctl", *chosen, "run", str(file), *arguments, "-o", "json", timeout=180)
     assert done.stdout and "errors" not in json.loads(done.stdout), done.stdout + done.stderr
     return Result(done.returncode, json.loads(done.stdout))
 

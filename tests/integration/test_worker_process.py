@@ -185,14 +185,19 @@ def test_other_signals_of_the_supervisor_do_nothing(worker: WorkerProcess) -> No
 
 
 def test_idle_costs_nothing(worker: WorkerProcess) -> None:
+    """Once the last look at what the task left has been taken; another process may push it off its core meanwhile."""
     worker.run("add", 1)
     worker.until(lambda: worker.record().state == "idle")
-    before = _switches(worker.pid)
-    time.sleep(1.0)
-    assert _switches(worker.pid) - before <= 2
+    woken = []
+    while not woken or (min(woken) > 0 and len(woken) < 5):
+        before = _wakes(worker.pid)
+        time.sleep(1.0)  # of doing nothing, which is what is measured
+        woken.append(_wakes(worker.pid) - before)
+    assert min(woken) == 0
 
 
-def _switches(pid: int) -> int:
+def _wakes(pid: int) -> int:
+    """How often it has gone to sleep, or was pushed aside while awake."""
     status = Path(f"/proc/{pid}/status").read_text()
     return sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches" in line)
 

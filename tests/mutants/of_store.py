@@ -85,7 +85,7 @@ CHARGING = (
         f"{SQLITE}/losses.py",
         "self.settler.requeue(self.outcomes.run_of(task), task)",
         "self.settler.enqueue(self.outcomes.run_of(task), task)",
-        (f"{WORKING}test_what_is_given_back_comes_before_what_waits[sqlite-step]",),
+        (f"{WORKING}test_what_is_given_back_keeps_its_place[sqlite-step]",),
     ),
     Mutant(
         "giving back charges an attempt",

@@ -199,7 +199,7 @@ def test_what_is_given_back_is_next_again(engine: Engine, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["single", "step"])
-def test_what_is_given_back_comes_before_what_waits(engine: Engine, kind: str) -> None:
+def test_what_is_given_back_keeps_its_place(engine: Engine, kind: str) -> None:
     runs = [accept(engine.store, single())[0] if kind == "single" else start(engine.store, ONE) for _ in range(3)]
     (first,) = take(engine.store, 1)
     assert engine.store.give_back(ALICE, [(first.run, first.idx, first.token)]) == 1
