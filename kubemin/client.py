@@ -21,7 +21,7 @@ import msgspec
 
 from kubemin.api.enqueue import Options
 from kubemin.api.gateway import KINDS, Connection, Gateway, Moved, Requests, no_rights
-from kubemin.api.options import Duration, Instant, RetryPolicy, past, run_state, start_at
+from kubemin.api.options import Duration, Instant, RetryPolicy, past, queue_name, run_key, run_state, start_at
 from kubemin.api.payload import Call, Function, encode_json, slices
 from kubemin.api.run import Run
 from kubemin.api.waiting import Waiting
@@ -137,7 +137,7 @@ class Client:
         definition = _definition(workflow) or self._named(os.fspath(workflow))  # type: ignore[arg-type]
         from kubemin.files import bind_params
 
-        return self.submit_definition(definition, bind_params(definition.graph, given), key, when)
+        return self.submit_definition(definition, bind_params(definition.graph, given), run_key(key), when)
 
     def options(
         self,
@@ -181,7 +181,7 @@ class Client:
 
     def pause(self, queue: str) -> None:
         """Workers take no more tasks from this queue; running ones go on."""
-        self._call(op="pause", queue=queue)
+        self._call(op="pause", queue=queue_name(queue))
 
     def resume(self, queue: str) -> None:
         self._call(op="resume", queue=queue)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from kubemin.api.options import Duration, Instant, RetryPolicy, retry_policy, seconds, start_at
+from kubemin.api.options import Duration, Instant, RetryPolicy, queue_name, retry_policy, run_key, seconds, start_at
 from kubemin.api.payload import Call, Function, Template, encode_json, function_path
 from kubemin.api.run import Run
 from kubemin.errors import Invalid
@@ -36,7 +36,7 @@ class Options:
     ) -> None:
         self._client = client
         self._chosen = {"queue": queue, "timeout": timeout, "retry": retry}
-        self._key = key
+        self._key = run_key(key)
         self._start_at = start_at(delay, at)
         self._templates: dict[str, Template] = {}  # of functions given by path: without a decorator, they never change
 
@@ -80,7 +80,7 @@ class Options:
         timeout = chosen.get("timeout")
         return Template(
             python=function_path(function),
-            queue=chosen.get("queue") or "default",
+            queue=queue_name(chosen.get("queue") or "default"),
             timeout=None if timeout is None else seconds(timeout, "timeout"),
             retry=retry_policy(chosen.get("retry")),
             start_at=self._start_at,

@@ -5,6 +5,7 @@ Durations are seconds or text (`"5m"`), instants datetimes or RFC 3339 text, a r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,8 +18,10 @@ from kubemin.errors import Invalid, Problem
 from kubemin.model.durations import parse_duration
 from kubemin.model.graph import Retry
 from kubemin.model.instants import from_datetime, parse_instant, parse_since
+from kubemin.model.names import QUEUE, QUEUE_SHAPE
 from kubemin.model.states import RunState
 
+KEY_CHARACTERS = 512
 Duration = float | str | timedelta  # seconds, or text such as "5m"
 Instant = datetime | str  # a datetime without a zone is local time
 RetryPolicy = int | Mapping[str, Any]  # attempts after the first, or {"limit": 3, "delay": "5s", …}
@@ -38,6 +41,20 @@ def seconds(duration: Duration, field: str) -> float:
     if not 0 <= value < float("inf"):
         raise invalid(field, f"{value} is not a duration; it must not be negative")
     return value
+
+
+def queue_name(queue: str) -> str:
+    """Raises Invalid for what no queue can be called."""
+    if not isinstance(queue, str) or not re.fullmatch(QUEUE, queue):
+        raise invalid("queue", f'"{queue:.100}" is not a queue\'s name; use {QUEUE_SHAPE}')
+    return queue
+
+
+def run_key(key: str | None) -> str | None:
+    """Raises Invalid for what is no key: nothing, or more than a line of text."""
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= KEY_CHARACTERS):
+        raise invalid("key", f"a key is text of 1 to {KEY_CHARACTERS} characters")
+    return key
 
 
 def start_at(delay: Duration | None, at: Instant | None) -> Micros | None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from kubemin.config.settings import Settings
+from kubemin.model.names import QUEUE
 
 
 class Kind(StrEnum):
@@ -87,7 +88,6 @@ def snake(name: str) -> str:
 _LIVE, _ROLLING, _RESTART = Applies
 _DAY = 86_400.0
 _MI = 1024 * 1024
-_QUEUE = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
 _DNS = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_SHAPE = "lower-case letters, digits and hyphens, at most 63"
 _HOST = r"(\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9._-]*)"
@@ -132,7 +132,7 @@ TABLE: tuple[Key, ...] = (
         Kind.LIST,
         _LIVE,
         "named queues that this node serves, in priority order",
-        pattern=_QUEUE,
+        pattern=QUEUE,
         shape="lower-case letters, digits, dots, hyphens and underscores, at most 63",
     ),
     Key(

@@ -11,6 +11,7 @@ from kubemin.files.checks import Checks, suggestion
 from kubemin.files.document import child
 from kubemin.files.work import read_env, read_limits, read_python, read_run, read_shell, read_with, read_workdir
 from kubemin.model.graph import Retry
+from kubemin.model.names import QUEUE, QUEUE_SHAPE
 from kubemin.model.states import When
 
 MODES = ("StepByStep", "DAG")
@@ -26,7 +27,7 @@ _KEYS = {
 }
 _ALL = frozenset().union(*_KEYS.values())
 _CALLED = {"run": "a step with run", "shell": "a step with shell", "python": "a Python step", "steps": "a group"}
-_QUEUE = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
+_QUEUE = re.compile(QUEUE)
 _RETRY = ("limit", "delay", "factor", "maxDelay", "causes")
 _CAUSES = ("failed", "timeout")
 _MAX_RETRIES = 10_000
@@ -213,9 +214,7 @@ def _read_queue(value: Any, at: str, checks: Checks) -> str:
     queue = checks.text(value, at)
     if queue and not _QUEUE.fullmatch(queue):
         hint = suggestion(queue, ("default",))
-        checks.problem(
-            at, "name", "it is not a queue's name; use lower-case letters, digits, dots, hyphens, 63 at most" + hint
-        )
+        checks.problem(at, "name", f"it is not a queue's name; use {QUEUE_SHAPE}{hint}")
     return queue or "default"
 
 

@@ -170,7 +170,9 @@ def test_what_is_wrong_is_said(node: Daemon) -> None:
         ("submit",), ("submit", "report", "-f", "x.yaml"),
         ("submit", "report", "-p", "day"), ("submit", "report", "-p", "day=NO"),
         ("submit", "report", "-p", "nope=1"), ("runs", "--status", "odd"), ("runs", "--since", "odd"), ("nonsense",),
-        ("scale", "0"), ("runs", "--nope"), ("submit", "-f", "/nonexistent.yaml"),
+        ("submit", "report", "--key", ""), ("submit", "report", "--key", "k" * 513), ("queue", "pause", "Not A Queue"),
+        ("backup", str(node.run / "kubemin.sock")), ("backup", ""), ("scale", "0"), ("runs", "--nope"),
+        ("submit", "-f", "/nonexistent.yaml"),
     ):  # fmt: skip
         assert errors(node.ctl(*args, "-o", "json"), 2)
     for args in (("show", submit(node, "report", "--wait") + "/nope"),):

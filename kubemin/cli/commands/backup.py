@@ -29,8 +29,8 @@ def command(session: Session, file: str) -> None:
     from kubemin.store.sqlite import database
 
     source = os.path.join(session.settings.state_dir, "kubemin.db")
-    if os.path.isdir(file) or (os.path.exists(file) and os.path.samefile(file, source)):
-        raise Invalid(f"{file} is {'a folder' if os.path.isdir(file) else 'the store itself'}; name another file")
+    if (reason := _unfit(file, source)) is not None:
+        raise Invalid(f"{file or 'the empty name'} is {reason}; name another file")
     # As who we are, also as root: FILE is his. What SQLite makes beside the store then, it gives to the store's owner.
     with Client.from_settings(session.settings) as client:
         client.reader()  # says what is wrong with the store, or our rights to it
@@ -42,3 +42,16 @@ def command(session: Session, file: str) -> None:
         render.document({"file": os.path.abspath(file), "bytes": size})
     else:
         render.line(f"{render.clean(file)}: {size} bytes")
+
+
+def _unfit(file: str, source: str) -> str | None:
+    """Why the copy cannot take the place of what stands there. As root, a rename would even replace a device."""
+    if not file:
+        return "no file"
+    if os.path.isdir(file):
+        return "a folder"
+    if not os.path.exists(file):
+        return None
+    if os.path.samefile(file, source):
+        return "the store itself"
+    return None if os.path.isfile(file) else "no regular file"
