@@ -1,7 +1,7 @@
 """Named points at which a test can make a process die or stop, exactly there.
 
-`KUBEMIN_FAULT="coordinator.committed=kill"` arms a point; several are separated by commas. Actions: `kill` (SIGKILL of this
-process), `exit` (os._exit(70)), `stop` (SIGSTOP), `fail` (raise OSError ENOSPC). `=kill@3` acts the third time a
+`KUBEMIN_FAULT="coordinator.committed=kill"` arms a point; several are separated by commas. Actions: `kill` (SIGKILL of
+this process), `exit` (os._exit(70)), `stop` (SIGSTOP), `fail` (raise OSError ENOSPC). `=kill@3` acts the third time a
 process passes. With `KUBEMIN_FAULT_ONCE=FILE` a point acts once in all processes together: who makes `FILE.POINT` acts.
 Not armed, a point costs one comparison. May touch: the environment, that file, this process.
 """

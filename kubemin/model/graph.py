@@ -23,7 +23,7 @@ from kubemin.model.states import Kind, When
 
 
 class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`limit` attempts after the first; delays in seconds: min(delay × factor^(n-1), max_delay), with up to 10 % jitter added."""
+    """`limit` attempts after the first; delays in seconds: min(delay * factor^(n-1), max_delay), and up to 10 % more."""
 
     limit: int
     delay: float = 5.0

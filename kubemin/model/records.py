@@ -19,7 +19,7 @@ PAYLOAD_BYTES = 1024 * 1024  # of one task's work, references filled in
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """A compiled workflow. `hash` is the SHA-256 (hex) of graph; `source` the document as the user wrote it, as JSON."""
+    """A compiled workflow. `hash` is the SHA-256 (hex) of graph; `source` the document as a user wrote it, as JSON."""
 
     hash: str
     graph: Graph
