@@ -31,7 +31,7 @@ def test_step_down_hands_over_within_three_seconds(fleet: Fleet) -> None:
     done = one.ctl("leader", "--step-down", "-o", "json")
     assert done.code == 0, done
     printed("asked to step down, another leads", began, 3.0)
-    assert fleet.leader() is not first and done.json["epoch"] == 2
+    assert done.json["epoch"] == 2 and done.json["node"] != f"node-{fleet.nodes.index(first)}"
 
 
 def test_a_second_node_of_the_same_name_refuses_to_start(fleet: Fleet) -> None:
@@ -86,3 +86,22 @@ def test_schedules_fire_once_in_the_fleet(fleet: Fleet) -> None:
     wait_until(lambda: len(client.runs(workflow="tick")) >= 4, 20)
     slots = [run.scheduled_at for run in client.runs(workflow="tick")]
     assert len(slots) == len(set(slots))
+
+
+def test_durability_that_the_server_cannot_give_is_refused_at_the_start(fleet: Fleet) -> None:
+    """Redis 6.2 has no WAITAOF: `fsync` needs `appendfsync always` there."""
+    daemon = fleet.node(started=False, durability="fsync")
+    daemon.start(ready=False)
+    assert daemon.wait(20) == 3
+    assert "appendfsync always" in daemon.log
+    fleet.server.command("CONFIG", "SET", "appendfsync", "always")
+    daemon.start()
+    assert daemon.client.enqueue("fleetfunctions:nap", 0).wait(10) == "completed"
+
+
+def test_a_submission_without_the_replica_it_asks_for_says_so(fleet: Fleet) -> None:
+    daemon = fleet.node(durability="replica")
+    done = daemon.ctl(
+        "submit", "-f", str(daemon.workflow("w.yaml", "name: one\nsteps:\n  - name: a\n    run: [echo]\n"))
+    )
+    assert done.code == 3 and "not on a replica" in done.stderr

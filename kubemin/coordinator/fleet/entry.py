@@ -37,6 +37,9 @@ def run_in_fleet(
         failure = _try(store)
         if failure is not None:
             return _without(settings, failure)
+        if obstacle := store.can_confirm(settings.durability):
+            log.error("this node cannot be in the fleet", reason=obstacle)
+            return EXIT_STORE_UNUSABLE
     log.info(f"Distributed mode enabled with Redis at {place}")
     return _serve(instance, settings, board, control, store, predecessor)
 

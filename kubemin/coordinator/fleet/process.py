@@ -192,6 +192,7 @@ class FleetCoordinator:
             self.office.turn()
             if led != self.office.leading:
                 self.membership.beat_soon()
+                self._record.soon()
 
     # --- what came ----------------------------------------------------------------------------------------------------
 
@@ -263,6 +264,7 @@ class FleetCoordinator:
 
     def _publish(self) -> None:
         self.settings = take_over(self.store, self.settings)
+        self.control.send(type="published")
         self.store.task_timeout = self.settings.task_timeout
         log.set_level(self.settings.log.level)
         self.rescues.queues = self.settings.queues
