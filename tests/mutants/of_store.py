@@ -164,6 +164,20 @@ GRAPH = (
         (f"{GRAPHS}test_a_cleanup_in_the_middle_does_not_hide_a_failure[sqlite]",),
     ),
     Mutant(
+        "what failed before a group skips the members of a group for failures",
+        "kubemin/model/transitions.py",
+        "return OUTSIDE if told else 0",
+        "return told",
+        (f"{GRAPHS}test_a_groups_own_condition_judges_what_is_before_it_and_its_members_theirs[sqlite-failure]",),
+    ),
+    Mutant(
+        "in a group for failures the failure before it is forgotten",
+        "kubemin/model/transitions.py",
+        "return OUTSIDE if told else 0",
+        "return 0",
+        ("tests/unit/test_transitions.py::test_a_gate_tells_its_members_of_a_failure_outside",),
+    ),
+    Mutant(
         "a soft edge is treated as a hard one",
         "kubemin/model/transitions.py",
         "(0 if soft else UNMET)",

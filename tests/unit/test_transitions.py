@@ -38,6 +38,13 @@ def test_a_gate_tells_its_own_join_more() -> None:
     assert rules.passes(SKIPPED, "condition", 0, gate=True) == rules.GATE_CONDITION | UNMET
 
 
+def test_a_gate_tells_its_members_of_a_failure_outside() -> None:
+    """That starts an alert among them, and stops none of the others: the group's own condition has judged it."""
+    assert rules.passes(COMPLETED, None, TAINTED, member=True) == rules.OUTSIDE
+    assert rules.passes(COMPLETED, None, 0, member=True) == 0
+    assert rules.passes(COMPLETED, None, rules.OUTSIDE) == rules.OUTSIDE
+
+
 @pytest.mark.parametrize(
     ("heard", "success", "failure"),
     [
@@ -47,6 +54,7 @@ def test_a_gate_tells_its_own_join_more() -> None:
         (TAINTED | HALTED, UPSTREAM, None),
         (UNMET, CONDITION, CONDITION),
         (UNMET | TAINTED, UPSTREAM, None),
+        (rules.OUTSIDE, None, None),
     ],
 )
 def test_who_starts(heard: int, success: End | None, failure: End | None) -> None:
