@@ -14,8 +14,12 @@
 local slot_key, number, now, limit = KEYS[1], ARGV[3], ARGV[4], tonumber(ARGV[8])
 local raw = call('GET', slot_key)
 local last, verdicts, ended, held = '0', '', '', ''
-if raw then
-  if raw ~= 'retired' then last, verdicts, ended, held = string.match(raw, '^(%d+)|(%a*)|([^|]*)|(.*)$') end
+local find, sub, match = string.find, string.sub, string.match
+if raw and raw ~= 'retired' then -- plain searches: a pattern goes through it letter by letter
+  local first = find(raw, '|', 1, true)
+  local second = find(raw, '|', first + 1, true)
+  local third = find(raw, '|', second + 1, true)
+  last, ended, held = sub(raw, 1, first - 1), sub(raw, second + 1, third - 1), sub(raw, third + 1)
 end
 local M
 local function E()
@@ -38,24 +42,25 @@ end
 local told, unlocked = {}, {}
 for at = 12, #ARGV, 3 do
   local name = ARGV[at]
-  local from, to = string.find(held, name .. ' ', 1, true)
+  local from, to = find(held, name .. ' ', 1, true)
   local verdict
   if not from then
     verdict = E().late(name)
   else
-    local _, upto, kind, stop = string.find(held, '^(%d) %d+ %d+ (%S+) %S;', to + 1)
+    local _, upto, kind, stop = find(held, '^(%d) %d+ %d+ (%S+) %S;', to + 1)
     if kind ~= '1' or stop ~= '-' then
       verdict = 'R'
     else
-      local task = string.match(name, '^[^@]+')
-      local run = P .. 'run:' .. string.match(task, '^%w+')
+      local task = sub(name, 1, find(name, '@', 1, true) - 1)
+      local id = sub(task, 1, -3) -- a single task's name ends in ".0"
+      local run = P .. 'run:' .. id
       if ARGV[at + 2] ~= '' then
         call('HSET', run, 's', ARGV[at + 1], 'o', ARGV[at + 2])
       else
         call('HSET', run, 's', ARGV[at + 1])
       end
-      held = string.sub(held, 1, from - 1) .. string.sub(held, upto + 1)
-      ended = ended .. string.match(task, '^%w+') .. ' ' .. now .. ','
+      held = sub(held, 1, from - 1) .. sub(held, upto + 1)
+      ended = ended .. id .. ' ' .. now .. ','
       unlocked[#unlocked + 1] = 'lock:{workflow:queue}:' .. task
       verdict = 'C'
     end
@@ -67,7 +72,7 @@ if #unlocked > 0 then call('DEL', unpack(unlocked)) end
 
 local reply = { 'OK', '', false }
 local function take(entry, pending)
-  local id, idx, seq = string.match(entry, '^(%w+)%.(%d+)@(%d+)$')
+  local id, idx, seq = match(entry, '^(%w+)%.(%d+)@(%d+)$')
   if not id then return end
   local name = id .. '.' .. idx
   local found = idx == '0' and call('HMGET', P .. 'run:' .. id, 'w', 's', 'x')
@@ -106,7 +111,9 @@ end
 if M then M.close(reply) end
 verdicts = table.concat(told)
 if #ended > 1216 then
-  E().write_ended(ended)
+  local entries = {}
+  for entry in string.gmatch(ended, '([^,]+),') do entries[#entries + 1] = entry end
+  for at = 1, #entries, 500 do call('RPUSH', P .. 'ended', unpack(entries, at, math.min(at + 499, #entries))) end
   ended = ''
 end
 call('SET', slot_key, number .. '|' .. verdicts .. '|' .. ended .. '|' .. held)
