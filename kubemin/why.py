@@ -52,9 +52,10 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Pool(msgspec.Struct, frozen=True):
-    """What the scoreboard and the configuration say about the daemon of this node."""
+    """What the scoreboard and the configuration say about the daemon of this node; of a fleet, its nodes' heartbeats."""
 
     node: str = ""
+    who: str = "this node"
     state_dir: str = ""
     alive: bool = True
     drained: bool = False
@@ -214,7 +215,7 @@ def _queued(task: TaskFacts, facts: Obstacles, pool: Pool) -> Reason:
     if queue in facts.paused:
         return _reason("queue_paused", queue, f"queue {queue} is paused; kubeminctl queue resume {queue}", step)
     if queue not in pool.queues:
-        message = f"this node serves {', '.join(pool.queues)}, not {queue}; add it to `queues` in the configuration"
+        message = f"{pool.who} serves {', '.join(pool.queues)}, not {queue}; add it to `queues` in the configuration"
         return _reason("queue_not_served", queue, message, step)
     if not task.listed:
         message = f"step {step} waits inside its run: enough of the run's tasks stand in queue {queue} already"

@@ -8,6 +8,7 @@ import msgspec
 
 from kubemin.cli.pool import read_pool
 from kubemin.clock import SECOND, Micros
+from kubemin.why import Pool
 
 if TYPE_CHECKING:
     from kubemin.cli.session import Session
@@ -77,9 +78,20 @@ def is_lost(view: NodeView) -> bool:
     return view.age > MISSED * view.record.every
 
 
-def serving(store: NodeStore, queue: str) -> list[str]:
-    """Nodes that live and serve this queue."""
-    return [view.record.node for view in store.nodes() if not is_lost(view) and queue in view.record.queues]
+def fleet_pool(store: NodeStore) -> Pool:
+    """All nodes that live, as `kubemin.why` takes them."""
+    records = [view.record for view in store.nodes() if not is_lost(view)]
+    open_ = [record for record in records if not record.drained]
+    return Pool(
+        node="fleet",
+        who="the fleet",
+        state_dir="any node of the fleet",
+        alive=bool(records),
+        drained=bool(records) and not open_,
+        queues=tuple(sorted({queue for record in open_ for queue in record.queues})),
+        idle=sum(max(record.capacity - record.busy, 0) for record in open_),
+        workers=sum(record.capacity for record in open_),
+    )
 
 
 def _line(view: NodeView, now: Micros) -> NodeLine:

@@ -105,3 +105,12 @@ def test_a_submission_without_the_replica_it_asks_for_says_so(fleet: Fleet) -> N
         "submit", "-f", str(daemon.workflow("w.yaml", "name: one\nsteps:\n  - name: a\n    run: [echo]\n"))
     )
     assert done.code == 3 and "not on a replica" in done.stderr
+
+
+def test_why_looks_at_the_whole_fleet(fleet: Fleet) -> None:
+    one, _ = fleet.node(), fleet.node(queues=["etl"])
+    nowhere = one.client.options(queue="gpu").enqueue("fleetfunctions:nap", 0)
+    assert "the fleet serves default, etl, not gpu" in one.ctl("why", nowhere.id).stdout
+    elsewhere = one.client.options(queue="etl").enqueue("fleetfunctions:nap", 30)
+    wait_until(lambda: elsewhere.status == "running", 10)
+    assert "not etl" not in one.ctl("why", elsewhere.id).stdout

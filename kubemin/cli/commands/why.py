@@ -7,6 +7,7 @@ import msgspec
 
 from kubemin import clock
 from kubemin.cli import options, render, views
+from kubemin.cli.fleet import fleet_pool
 from kubemin.cli.pool import why_pool
 from kubemin.cli.session import Session
 from kubemin.model.obstacles import Obstacles
@@ -32,7 +33,9 @@ def command(session: Session, run: str) -> None:
     facts = _facts(session, id, step)
     if step is None and facts.failed and not facts.tasks:
         facts.tasks = _facts(session, id, facts.failed[0]).tasks  # how the first one failed
-    found = explain(facts, why_pool(session.settings), now=clock.wall(), step=step)
+    client = session.client
+    pool = fleet_pool(client.fleet_store()) if client.in_fleet else why_pool(session.settings)
+    found = explain(facts, pool, now=clock.wall(), step=step)
     if session.json:
         render.document(views.reasons(found))
         return
