@@ -52,7 +52,7 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Pool(msgspec.Struct, frozen=True):
-    """What the scoreboard and the configuration say about the daemon of this node; of a fleet, its nodes' heartbeats."""
+    """What scoreboard and configuration say about the daemon of this node; of a fleet, what its heartbeats say."""
 
     node: str = ""
     who: str = "this node"
