@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+import urllib.request
+from pathlib import Path
 
 from nodes import QUICK_ELECTION, Fleet, printed
 from support import wait_until
+from support.processes import descendants
+from support.redis_server import free_port
 
 
 def test_nodes_and_leader(fleet: Fleet) -> None:
@@ -114,3 +118,16 @@ def test_why_looks_at_the_whole_fleet(fleet: Fleet) -> None:
     elsewhere = one.client.options(queue="etl").enqueue("fleetfunctions:nap", 30)
     wait_until(lambda: elsewhere.status == "running", 10)
     assert "not etl" not in one.ctl("why", elsewhere.id).stdout
+
+
+def test_metrics_and_titles(fleet: Fleet) -> None:
+    port = free_port()
+    daemon = fleet.node(httpAddr=f"127.0.0.1:{port}")
+    fleet.wait_leader()
+    assert daemon.client.enqueue("fleetfunctions:nap", 0).wait(10) == "completed"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        assert b"kubemin_store_up 1" in answer.read()
+    pids = [daemon.pid, *descendants(daemon.pid)]
+    titles = [Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode() for pid in pids]
+    assert "kubemin: coordinator [leader]" in titles
+    assert any(title.startswith("kubemin: supervisor [node-0 distributed gen 1") for title in titles)

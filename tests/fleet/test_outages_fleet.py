@@ -141,3 +141,21 @@ def test_drain_stop_and_restart_under_load_cut_nothing_short(fleet: Fleet, tmp_p
     assert one.ctl("reload").code == 0
     assert set(one.client.wait(runs, 30).values()) == {"completed"}
     assert effects(log) == list(range(300))
+
+
+def test_a_server_that_lost_everything_is_worked_with_again(fleet: Fleet, tmp_path: Path) -> None:
+    daemon = fleet.node(started=False)
+    daemon.workflow("demo.yaml", "name: demo\nsteps:\n  - name: a\n    run: [echo, hi]\n")
+    daemon.start()
+    fleet.wait_leader()
+    run = daemon.client.enqueue("fleetfunctions:effect", str(tmp_path / "effects"), 1, 2.0)
+    running(daemon, run.id)
+    before = pids(daemon)
+    fleet.server.kill()
+    for file in fleet.server.folder.glob("append*"):
+        file.unlink()
+    fleet.server.start()
+    daemon.wait_log("task fenced", 15)
+    wait_until(lambda: daemon.ctl("submit", "demo", "--wait").code == 0, 20)
+    assert pids(daemon) == before
+    fleet.wait_leader()

@@ -15,7 +15,7 @@ from kubemin.config import Settings
 from kubemin.coordinator.control import Control
 from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE
 from kubemin.coordinator.fleet.membership import NameTaken, Started
-from kubemin.errors import Invalid, KubeminError, StoreUnavailable
+from kubemin.errors import Invalid, KubeminError, StoreUnavailable, Unreachable
 from kubemin.modes import uses_redis
 from kubemin.scoreboard import Scoreboard
 from kubemin.store.redis.node import NodeStore
@@ -90,7 +90,7 @@ def _serve(
         coordinator = FleetCoordinator(instance, settings, board, Control(control), store, predecessor)
         coordinator.attach()
         coordinator.run()
-    except (NameTaken, Invalid) as exc:
+    except (NameTaken, Invalid, Unreachable) as exc:
         log.error("this node cannot be in the fleet", reason=str(exc))
         return EXIT_STORE_UNUSABLE
     return 0

@@ -18,12 +18,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from setproctitle import setproctitle
+
 from kubemin import clock, faults
 from kubemin.channel import Mode as WorkerMode
 from kubemin.channel import close_all
 from kubemin.config import Settings
 from kubemin.coordinator.broker import Link
 from kubemin.coordinator.control import Control, Died
+from kubemin.coordinator.events import Counters
+from kubemin.coordinator.exposition import serve
 from kubemin.coordinator.fleet.carrying import Carrier
 from kubemin.coordinator.fleet.locks import Locks
 from kubemin.coordinator.fleet.membership import Membership, NameTaken, Started
@@ -31,6 +35,7 @@ from kubemin.coordinator.fleet.office import Office
 from kubemin.coordinator.fleet.rescues import Rescues
 from kubemin.coordinator.fleet.timing import Every
 from kubemin.coordinator.fleet.workers import FleetPool
+from kubemin.coordinator.metering import Meter
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.publishing import take_over
 from kubemin.errors import KubeminError, StoreUnavailable
@@ -38,6 +43,7 @@ from kubemin.model.records import Owner
 from kubemin.modes import Mode
 from kubemin.scoreboard import Scoreboard, boottime
 from kubemin.store.redis.node import WORKER_NAME, NodeRecord, NodeStore
+from kubemin.store.redis.opening import open_store
 from kubemin.store.telling import tell
 from kubemin.telemetry import log
 
@@ -80,8 +86,9 @@ class FleetCoordinator:
         self._failed: dict[str, str] = {}  # steps that the server refuses, and why
         self._retry_at = 0.0
         self._record = Every(RECORD_SECONDS)
-        self._settled = 0  # deaths whose tasks went back
-        self._requeued = 0
+        self.counters = Counters()
+        self.meter: Meter | None = None
+        self._title = ""
 
     # --- start --------------------------------------------------------------------------------------------------------
 
@@ -90,6 +97,7 @@ class FleetCoordinator:
         deadline = clock.monotonic() + ATTACH_SECONDS
         while not self.attached and not self.finishing and (left := deadline - clock.monotonic()) > 0:
             self._collect(left)
+        self.meter = serve(self.settings, self.board, lambda: open_store(self.settings, name="kubemin-metrics"))
 
     def join(self) -> None:
         """Become a member: name, predecessors, files; then workers may claim. Raises NameTaken, StoreUnavailable."""
@@ -273,7 +281,12 @@ class FleetCoordinator:
 
     def _tell(self) -> None:
         changes = self.store.changes()
-        self._requeued += sum(change.event == "requeued" for change in changes)
+        if not changes:
+            return
+        for change in changes:
+            self.counters.note(change)
+        if self.meter is not None:
+            self.meter.note(changes)
         tell(changes)
 
     def _kill(self, link: Link, token: int, reason: str) -> None:
@@ -294,6 +307,7 @@ class FleetCoordinator:
             seconds = round(clock.monotonic() - self._outage_since, 1)
             log.info("Redis can be used again", seconds=seconds)
             self._outage = ""
+            self.publishing = True  # a server that came back without its data has no definitions either
             self.rescues.ask()
 
     # --- the scoreboard -----------------------------------------------------------------------------------------------
@@ -305,6 +319,10 @@ class FleetCoordinator:
         )
 
     def _write_record(self) -> None:
+        title = f"kubemin: coordinator [{'leader' if self.office.leading else 'follower'}]"
+        if title != self._title:
+            self._title = title
+            setproctitle(title)
         self.board.write_coordinator(
             pid=os.getpid(),
             mode=(Mode.CARRYING if self.carrier.active else Mode.DISTRIBUTED).value,
@@ -312,7 +330,10 @@ class FleetCoordinator:
             term_until=boottime() + self.office.campaign.term.remaining() if self.office.leading else 0.0,
             tick=boottime(),
             ready=self.joined,
-            requeued=self._requeued,
+            finished=self.counters.finished,
+            failed=self.counters.failed,
+            requeued=self.counters.requeued,
+            recoveries=self.counters.recovered,
             error=self._outage or next(iter(self._failed.values()), ""),
         )
 
