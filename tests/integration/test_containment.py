@@ -89,7 +89,7 @@ def test_a_fork_bomb_of_a_few_hundred(tmp_path: Path) -> None:
     ended, seconds = in_worker(bomb)
     pids = [int(path.name) for path in marks.iterdir()]
     print(f"\n{len(pids)} processes, {ended.state}, {seconds:.1f} s")
-    assert len(pids) >= 300
+    assert len(pids) >= 150  # its first process goes on until there are so many
     assert not any(alive(pid) for pid in pids)
 
 

@@ -93,6 +93,12 @@ def swallow(path):
         time.sleep(30)
     except BaseException:
         return "swallowed"
+def touch_and_wait_for(path, other):
+    open(path, "w").close()
+    until = time.monotonic() + 30
+    while not os.path.exists(other) and time.monotonic() < until:
+        time.sleep(0.005)
+
 def wrap(path):
     try:
         open(path, "w").close()
@@ -361,10 +367,11 @@ def test_a_step_that_sees_its_cancellation(worker: WorkerProcess, how: str) -> N
 
 
 def test_term_lets_the_step_finish_and_takes_no_other(worker: WorkerProcess, tmp_path: Path) -> None:
-    first = worker.call("touch_and_wait", str(tmp_path / "f"), 0.3)
+    first = worker.call("touch_and_wait_for", str(tmp_path / "f"), str(tmp_path / "g"))
     second = worker.call("add", 1)
     worker.until((tmp_path / "f").exists)
     worker.signal(signal.SIGTERM)
+    (tmp_path / "g").touch()
     outcome = worker.outcome()
     assert (outcome.token, outcome.state) == (first.token, TaskState.COMPLETED)
     assert worker.wait() == 0
@@ -385,7 +392,7 @@ def test_int_puts_the_task_back(worker: WorkerProcess, tmp_path: Path, function:
     worker.call(function, str(tmp_path / "f"))
     worker.until((tmp_path / "f").exists)
     worker.signal(signal.SIGINT)
-    outcome = worker.outcome(2.0)
+    outcome = worker.outcome(10.0)  # and not after the 30 s that it would have slept
     assert (outcome.state, outcome.cause) == (None, Cause.DRAIN)
     assert worker.wait() == 0
     assert function == "wrap" or (tmp_path / "f.cleaned").exists()

@@ -124,6 +124,13 @@ FILES = (
         (f"{DOCUMENT}test_a_billion_laughs",),
     ),
     Mutant(
+        "a file that is too large is read before it is refused",
+        "kubemin/files/document.py",
+        "        if status.st_size > MAX_BYTES:",
+        "        if False:",
+        (f"{DOCUMENT}test_a_file_of_50_megabytes_is_not_read",),
+    ),
+    Mutant(
         "a parameter's pattern need match the beginning only",
         "kubemin/files/params.py",
         "    if _compiled(pattern).fullmatch(text):",

@@ -281,12 +281,15 @@ def gone_at(pid: int) -> float:
 
 
 def test_stopped_coordinator_is_replaced(supervised: Supervised) -> None:
-    first = supervised.coordinator
-    begin = time.monotonic()
-    os.kill(first, signal.SIGSTOP)
-    again = wait_until(lambda: [m for m in supervised.told("coordinator") if m["by"] != first])[0]
-    print(f"stopped coordinator replaced after {again['at'] - begin:.2f} s")
-    assert again["at"] - begin < 1.2
+    took: list[float] = []
+    while not took or (min(took) > 1.0 and len(took) < 3):  # the machine may be busy
+        known = {m["by"] for m in supervised.told("coordinator")}
+        begin = time.monotonic()
+        os.kill(supervised.coordinator, signal.SIGSTOP)
+        again = wait_until(lambda: [m for m in supervised.told("coordinator") if m["by"] not in known])[0]  # noqa: B023
+        took.append(again["at"] - begin)
+    print(f"stopped coordinator replaced after {', '.join(f'{s:.2f}' for s in took)} s")
+    assert min(took) < 1.0
 
 
 # --- what is left over ------------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def refused(path: Path | str) -> Problem:
     started = time.monotonic()
     with pytest.raises(Invalid) as caught:
         load_document(path)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10, "it waited for something: a FIFO's writer, an endless device"
     assert str(caught.value).startswith(str(path))
     return caught.value.problems[0]
 
@@ -170,9 +170,12 @@ def test_files(tmp_path: Path) -> None:
 def test_a_file_of_50_megabytes_is_not_read(tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     large.write_bytes(b"a: b\n" * 10_000_000)
-    started = time.monotonic()
-    assert refused(large).code == "too_large"
-    assert time.monotonic() - started < 0.05
+    took = []
+    for _ in range(5):  # the machine may be busy; reading it takes as long each time
+        started = time.monotonic()
+        assert refused(large).code == "too_large"
+        took.append(time.monotonic() - started)
+    assert min(took) < 0.005
     assert problem("a" * (MAX_BYTES + 1)).code == "too_large"
 
 
