@@ -122,8 +122,7 @@ def test_a_fleet_loses_nothing_and_ends_nothing_twice(tmp_path: Path, seed: int,
             load.join(30)
         accepted = [run for load in loads for run in load.accepted]
         began = time.monotonic()
-        client = fleet.nodes[0].client
-        states = client.wait(accepted, timeout=120)
+        states = _ended(fleet, accepted)
         seconds = time.monotonic() - began
         print(
             f"seed {seed}: {len(accepted)} runs accepted, struck {dict(storm.struck)}, all ended {seconds:.1f} s after"
@@ -135,6 +134,22 @@ def test_a_fleet_loses_nothing_and_ends_nothing_twice(tmp_path: Path, seed: int,
             wait_until(lambda node=node: node.ctl("status", "-o", "json").code == 0, 20)
             assert node.stop() == 0, node.log[-3000:]
             assert node.leftovers() == []
+
+
+def _ended(fleet: Fleet, accepted: list[str]) -> dict[str, str]:
+    client = fleet.nodes[0].client
+    try:
+        return client.wait(accepted, timeout=180)
+    except TimeoutError:
+        states = client.states(accepted)
+        left = [run for run, state in states.items() if state in ("waiting", "running")]
+        print(f"{len(left)} of {len(accepted)} runs have not ended")
+        for run in left[:3]:
+            print(fleet.store().run(run), fleet.nodes[0].ctl("why", run).stdout)
+        print(fleet.nodes[0].ctl("queue").stdout, fleet.nodes[0].ctl("nodes").stdout)
+        for node in fleet.nodes:
+            print(f"--- {node.home.name}\n{node.log[-4000:]}\n{node.ctl('status').stdout}")
+        raise
 
 
 def _check_effects(fleet: Fleet, accepted: list[str], effects: Path) -> None:
