@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from kubemin.api.enqueue import Options
-from kubemin.api.gateway import KINDS, Connection, Gateway, Moved, Requests, no_rights
+from kubemin.api.gateway import Connection, Gateway, Moved, Requests, no_rights
 from kubemin.api.options import Duration, Instant, RetryPolicy, past, queue_name, run_key, run_state, start_at
 from kubemin.api.payload import Call, Function, encode_json, slices
+from kubemin.api.replies import decode_replies, rejection
 from kubemin.api.run import Run
 from kubemin.api.waiting import Waiting
-from kubemin.errors import Invalid, KubeminError, NotFound, Refused, StoreUnavailable
+from kubemin.errors import NotFound, Refused, StoreUnavailable
 from kubemin.model.ids import run_id
 from kubemin.model.records import Definition, RunView, Submission
 from kubemin.modes import in_fleet
@@ -44,17 +45,6 @@ PART_BYTES = 8 * 1024 * 1024  # of one request
 _encode = msgspec.json.Encoder().encode
 
 
-class _Reply(msgspec.Struct):
-    """One item of the reply to `submit`: accepted (id, created) or rejected (code, message, exit_code)."""
-
-    id: str = ""
-    created: bool = True
-    code: str = ""
-    message: str = ""
-    exit_code: int = 5
-
-
-_decode_replies = msgspec.json.Decoder(list[_Reply]).decode
 _decode_bool = msgspec.json.Decoder(bool).decode
 _decode_int = msgspec.json.Decoder(int).decode
 
@@ -299,10 +289,10 @@ class Client:
         """Submissions as JSON, at most AT_ONCE, in one request. Raises the first rejection."""
         known = b',"definitions":[' + _encode(definition) + b"]" if definition is not None else b""
         request = b'{"op":"submit","submissions":[' + b",".join(bodies) + b"]" + known + b"}"
-        replies = _decode_replies(self._exchange([request])[0])
+        replies = decode_replies(self._exchange([request])[0])
         rejected = next((reply for reply in replies if reply.code), None)
         if rejected is not None:
-            raise _rejection(rejected)
+            raise rejection(rejected)
         return [Run(self, reply.id, reply.created) for reply in replies]
 
     def submit_many(self, bodies: Sequence[bytes]) -> None:
@@ -411,9 +401,3 @@ def _definition(workflow: str | os.PathLike[str] | Definition) -> Definition | N
     from kubemin.files import load_workflow
 
     return load_workflow(os.fspath(workflow))
-
-
-def _rejection(reply: _Reply) -> KubeminError:
-    if reply.exit_code == 2:
-        return Invalid(reply.message)
-    return KINDS.get(reply.exit_code, KubeminError)(reply.message, code=reply.code)
