@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite. Each daemon has its own directories, so tests run in parallel (`-n auto`)."""
+"""Fixtures of the whole suite. Each daemon has its own directories, so tests run in parallel (`-n 4`: many wait)."""
 
 from __future__ import annotations
 
