@@ -187,6 +187,21 @@ def test_a_file_that_another_program_holds(local: Sqlite) -> None:
     assert len(accept(local.store, single())) == 1
 
 
+@pytest.mark.parametrize("instead", ["nothing", "another"])
+def test_nothing_is_accepted_into_a_file_that_was_moved_away(local: Sqlite, folder: Path, instead: str) -> None:
+    accept(local.store, single())
+    path, away = Path(local.path), folder / "away"
+    path.rename(away)
+    if instead == "another":
+        shutil.copy(away, path)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=r"moved away.*put it back"):
+            accept(local.store, single())
+    away.rename(path)
+    accept(local.store, single())
+    assert len(take(local.store)) == 2
+
+
 def test_a_damaged_page_is_fatal_and_says_what_to_do(local: Sqlite) -> None:
     accept(local.store, *(single() for _ in range(3000)))
     local.store.close()

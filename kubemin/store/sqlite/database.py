@@ -106,6 +106,15 @@ def _make(path: str) -> None:
         os.close(fd)
 
 
+def identity(path: str) -> tuple[int, int] | None:
+    """Which file stands there; None: none that we may look at."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def connect_reader(path: str) -> sqlite3.Connection:
     """A read-only connection, with or without a daemon; never makes the file."""
     if not os.path.exists(path):

@@ -19,7 +19,7 @@ from kubemin.model.records import Owner
 from kubemin.model.states import Cause, When
 from kubemin.store.base import Change
 from kubemin.store.sqlite import rows
-from kubemin.store.sqlite.database import connect, queries, translate
+from kubemin.store.sqlite.database import connect, identity, queries, translate
 from kubemin.store.sqlite.graphs import Plan, Plans
 from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.rows import Held, RunRow, TaskRow
@@ -38,6 +38,7 @@ class Session:
         self.clock = clock
         self.sql = queries()
         self.db: sqlite3.Connection = connect(path)
+        self._identity = identity(path)
         self.plans = Plans(self._definition)
         self.group = _Group(self)
         self.now = clock()
@@ -59,6 +60,7 @@ class Session:
     def begin(self) -> None:
         self._mark = len(self.changes)
         if self._broken:
+            self._check_place()  # not made anew where it has been moved away
             self.db = connect(self.path)
             self._broken = False
         self.db.execute("BEGIN IMMEDIATE")
@@ -68,6 +70,7 @@ class Session:
 
     def commit(self) -> None:
         self.flush()
+        self._check_place()
         self.db.execute("COMMIT")
         for run in self._ended_runs:
             self.forget_run(run)
@@ -75,6 +78,13 @@ class Session:
         if len(self.tasks) > CACHED_ROWS:
             self.tasks.clear()
             self.runs.clear()
+
+    def _check_place(self) -> None:
+        """What is committed to a file that was moved away would be gone at the next start. Raises StoreUnavailable."""
+        if identity(self.path) != self._identity:
+            raise StoreUnavailable(
+                f"{self.path}: was moved away or replaced while kubemin works on it; put it back, or restart kubemin"
+            )
 
     def untouched(self) -> bool:
         """Whether the open transaction has changed nothing."""
