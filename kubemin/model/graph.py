@@ -23,7 +23,7 @@ from kubemin.model.states import Kind, When
 
 
 class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`limit` attempts after the first; delays in seconds: min(delay * factor^(n-1), max_delay), and up to 10 % more."""
+    """`limit` attempts after the first; delays in seconds: min(delay * factor^(n-1), max_delay), at most 10 % more."""
 
     limit: int
     delay: float = 5.0
@@ -75,6 +75,17 @@ class Graph(msgspec.Struct, frozen=True, omit_defaults=True):
     concurrency: Concurrency | None = None
     params: dict[str, dict[str, Any]] = {}  # name -> {"default": …, "pattern": …}
     directory: str = ""  # the file's folder: default `workdir` of its steps
+
+
+def flaw(graph: Graph) -> str | None:
+    """What keeps a graph that came from outside from being run to its end; None: nothing. The compiler makes none."""
+    for index, node in enumerate(graph.nodes):
+        before = (*(edge.node for edge in node.needs), *node.refs)
+        if not all(0 <= need < index for need in before):
+            return f"node {index} ({node.step}) needs a node that does not come before it"
+        if (node.work is None) != (node.kind in (Kind.GATE, Kind.JOIN)):
+            return f"node {index} ({node.step}) has {'no' if node.work is None else 'some'} work, being a {node.kind}"
+    return None if graph.nodes else "it has no steps"
 
 
 # What `Node.work` holds (JSON object), by step kind. References `${{ … }}` may stand in any string.

@@ -1,4 +1,4 @@
-"""Options of the chaos tests: a short run in CI, a long one by `--chaos-seconds 3600`; a failure is repeated by its seed."""
+"""Options of the chaos tests: short in CI, long by `--chaos-seconds 3600`; a failure is repeated by its seed."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Random kills of everything under load, seeded. The oracle: what was accepted ended, each task with one accepted
 completion, and nothing is left over.
 
-Every attempt appends `RUN STEP TOKEN` to a log of effects *before* it ends. Afterwards: each accepted run is terminal; the
-token that the store accepted for a task is one that really ran; tokens of a task only rise in the order of their effects;
-no process that names the daemon's directories lives.
+Every attempt appends `RUN STEP TOKEN` to a log of effects *before* it ends. Afterwards: each accepted run is
+terminal; the token that the store accepted for a task is one that really ran; tokens of a task only rise in the order
+of their effects; no process that names the daemon's directories lives.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ steps:
 
 
 class Load(threading.Thread):
-    """Submits until told to stop; knows what was acknowledged. What failed without an answer is repeated under its key."""
+    """Submits until told to stop; knows what was acknowledged. What got no answer is repeated under its key."""
 
     def __init__(self, daemon: Daemon, effects: Path, rng: random.Random) -> None:
         super().__init__(daemon=True)
@@ -196,5 +196,3 @@ def _check_effects(daemon: Daemon, accepted: list[str], states: dict[str, Any], 
             if task.status == "completed" and task.token:
                 assert task.token in ran[run, task.step], f"{task.id} completed and never ran"
             assert task.status not in ("running", "queued", "waiting"), f"{task.id} of {states[run]} run"
-
-
