@@ -13,6 +13,7 @@ import msgspec
 from kubemin import __version__
 from kubemin.coordinator.server import Request
 from kubemin.errors import Invalid
+from kubemin.model.graph import flaw
 from kubemin.model.records import Definition, Submission
 from kubemin.store.base import SLICE, Store
 
@@ -25,6 +26,9 @@ def _submit(store: Store, request: Request) -> Any:
     if len(submissions) > SLICE:
         raise Invalid(f"{len(submissions)} submissions in one request; more than {SLICE} go by stage and seal")
     definitions = _definitions.decode(request.definitions)
+    for definition in definitions:
+        if reason := flaw(definition.graph):
+            raise Invalid(f"the definition {definition.hash} cannot be run: {reason}")
     if definitions:
         store.define(definitions)
     return store.submit(submissions)

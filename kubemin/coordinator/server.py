@@ -19,13 +19,16 @@ from typing import Any
 
 import msgspec
 
+from kubemin import clock
 from kubemin.errors import Invalid, KubeminError, Unreachable
 from kubemin.telemetry import log
 
 FRAME_BYTES = 64 * 1024 * 1024
 READ_BYTES = 1024 * 1024  # taken from one connection a round, so that one client cannot hold up the others
 UNREAD_BYTES = 64 * 1024 * 1024  # replies a client may leave unread before it is cut off
+UNANSWERED = 10_000  # requests of one client that wait for their replies; a client of ours sends 16
 CONNECTIONS = 1000
+TELL_SECONDS = 10.0  # between two words about clients that were turned away
 
 
 class Request(msgspec.Struct):
@@ -120,7 +123,7 @@ class Connection:
                 pass
             except OSError:
                 self.closed = True
-        if len(self.outbound) > UNREAD_BYTES:
+        if len(self.outbound) > UNREAD_BYTES or len(self.replies) > UNANSWERED:
             self.closed = True
 
 
@@ -131,6 +134,8 @@ class Server:
         self.path = path
         self._poller = poller
         self._connections: dict[int, Connection] = {}
+        self._turned_away = 0
+        self._told_at = -TELL_SECONDS
         self._listener = self._listen(path)
         poller.register(self._listener, select.EPOLLIN)
 
@@ -179,11 +184,19 @@ class Server:
                 return
             if len(self._connections) >= CONNECTIONS:
                 sock.close()
-                log.warning("too many clients are connected; one was turned away", limit=CONNECTIONS)
+                self._turn_away()
                 continue
             sock.setblocking(False)
             self._connections[sock.fileno()] = Connection(sock)
             self._poller.register(sock, select.EPOLLIN)
+
+    def _turn_away(self) -> None:
+        """Told at once, and then now and again with their number."""
+        self._turned_away += 1
+        now = clock.monotonic()
+        if now - self._told_at >= TELL_SECONDS:
+            log.warning("too many clients are connected", limit=CONNECTIONS, turned_away=self._turned_away)
+            self._turned_away, self._told_at = 0, now
 
     def _requests(self, connection: Connection) -> Iterator[tuple[Request, Reply]]:
         try:
