@@ -9,11 +9,16 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import Daemon
 from support import wait_until as _wait_until
 
 # A forked process that a test lets die of SEGV is no crash of pytest, whose handler would print its stack.
 os.register_at_fork(after_in_child=faulthandler.disable)
+
+# How long a draw takes is the machine's business; what is drawn is not.
+settings.register_profile("kubemin", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kubemin")
 
 
 def _daemons() -> Iterator[Callable[..., Daemon]]:

@@ -261,7 +261,7 @@ name: nightly-report
 params: {day: today}
 steps:
   - name: extract
-    shell: echo '{"rows":3}' > "$KUBEMIN_OUTPUT"
+    shell: sleep 0.5; echo '{"rows":3}' > "$KUBEMIN_OUTPUT"    # long enough to be cancelled
   - name: load
     python: reports.load:run
     with: {n: "${{ steps.extract.output.rows }}"}

@@ -33,13 +33,18 @@ def test_drain_tells_when_what_runs_will_have_ended(daemon: Daemon) -> None:
     assert daemon.ctl("reload").code == 0
     for _ in range(2):
         assert daemon.client.submit("nap", params={"seconds": "2"}).wait(20) == "completed"
-    run = daemon.client.submit("nap", params={"seconds": "2"})
-    wait_until(lambda: run.status == "running")
-    shown = daemon.ctl("drain", "-o", "json").json
+    for _ in range(5):  # on a busy machine a command may take longer to start than the step to end
+        run = daemon.client.submit("nap", params={"seconds": "2"})
+        wait_until(lambda: run.status == "running")  # noqa: B023
+        shown = daemon.ctl("drain", "-o", "json").json
+        if shown["running"] and shown["secondsLeft"] is not None:
+            break
+        assert daemon.ctl("undrain").code == 0
     [step] = shown["running"]
     assert step["label"] == "nap/sleep" and 1.9 < step["usual"] < 4 and 0 <= step["left"] <= 4
     assert shown["secondsLeft"] == step["left"]
-    assert "they should have ended in" in daemon.ctl("drain").stdout or run.status == "completed"
+    told = daemon.ctl("drain").stdout
+    assert "they should have ended in" in told or "longer than ever" in told or run.status == "completed"
     assert daemon.ctl("drain", "--wait", "--timeout", "30").code == 0
     assert run.status == "completed"
     waiting = daemon.client.submit("nap")
@@ -88,6 +93,8 @@ def test_status_on_one_screen(daemon: Daemon) -> None:
     daemon.workflow("bad.yaml", "name: bad\nsteps:\n  - {name: a, rn: ['false']}\n")
     assert daemon.ctl("reload").code == 2
     assert "refused: " in _status(daemon)["last reload"] and "bad.yaml" in _status(daemon)["last reload"]
+    for _ in range(10):  # so many that they still show when `status` is slow to start
+        assert daemon.client.submit("bad").wait(20) == "failed"
     wait_until(lambda: _status(daemon)["rate"] != "0.0 tasks/s", 10, what="a rate")
 
 

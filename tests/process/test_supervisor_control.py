@@ -101,12 +101,15 @@ def test_stop_extends_the_service_managers_patience(start: Start) -> None:
 
 def test_reload_replaces_all_workers_without_losing_capacity(supervised: Supervised) -> None:
     before = supervised.workers()
-    low = [3]
+    low, looks = [3], [0]
     done = threading.Event()
 
     def watch() -> None:
         while not done.is_set():
-            low[0] = min(low[0], len(supervised.workers()))
+            begin = time.monotonic()
+            seen = len(supervised.workers())
+            if time.monotonic() - begin < 0.02:  # else it is no one moment that was seen
+                low[0], looks[0] = min(low[0], seen), looks[0] + 1
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -120,7 +123,7 @@ def test_reload_replaces_all_workers_without_losing_capacity(supervised: Supervi
         done.set()
         watcher.join()
     print(f"fewest workers during the reload: {low[0]} of 3")
-    assert low[0] >= 2
+    assert low[0] >= 2 and looks[0] > 10
     after = supervised.workers()
     assert not set(before.values()) & set(after.values())
     assert all(supervised.slot(n).generation == 2 for n in range(3))
