@@ -259,7 +259,9 @@ class Client:
 
         path = os.path.join(self.state_dir, "kubemin.db")
         try:
-            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            os.stat(path)  # not opened: closing any descriptor of it would drop the locks of all of SQLite's
+            if not os.access(path, os.R_OK, effective_ids=True):
+                raise PermissionError
         except FileNotFoundError:
             message = f"there is no {path}: no daemon has run here and nothing was submitted yet; check stateDir"
             raise StoreUnavailable(message, code="no_store") from None
