@@ -121,6 +121,7 @@ class Coordinator:
         self._write_record(ready=True)
         self._serve_metrics()
         self.control.send(type="ready")
+        self.store.reserve_log()
 
     def _serve_metrics(self) -> None:
         if self.settings.http_addr:

@@ -30,7 +30,7 @@ from kubemin.store.base import (
 )
 from kubemin.store.sqlite.claims import Claims
 from kubemin.store.sqlite.control import Control
-from kubemin.store.sqlite.database import connect_reader, copy, queries, translated
+from kubemin.store.sqlite.database import connect_reader, copy, queries, reserve_log, translated
 from kubemin.store.sqlite.duties import Duties
 from kubemin.store.sqlite.inputs import Inputs
 from kubemin.store.sqlite.intake import Intake
@@ -143,6 +143,10 @@ class SqliteStore(_Reading):
 
     def close(self) -> None:
         self._session.close()
+
+    def reserve_log(self) -> None:
+        """For a process that will write for long: commits take half the time."""
+        reserve_log(self._session.path)
 
     def release_memory(self) -> None:
         """Drop what is only cached; the next operations read it again."""
