@@ -169,10 +169,12 @@ def _ended_run(facts: Obstacles) -> Reason:
 
 
 def _failed_run(facts: Obstacles) -> Reason:
-    first = facts.failed[0] if facts.failed else facts.run
+    sums = {task.step for task in facts.tasks if task.cause == Cause.GROUP}  # a forEach step: its items tell more
+    failed = sorted(facts.failed, key=lambda step: step in sums)
+    first = failed[0] if failed else facts.run
     told = next((task for task in facts.tasks if task.step == first), None)
     detail = _story(told) if told is not None else f"failed ({facts.cause})" if facts.cause else "failed"
-    also = f"; also failed: {', '.join(facts.failed[1:6])}" if len(facts.failed) > 1 else ""
+    also = f"; also failed: {', '.join(failed[1:6])}" if len(failed) > 1 else ""
     return _reason("failed", first, f"step {first} {detail}{also}; kubeminctl retry {facts.run} runs it again")
 
 

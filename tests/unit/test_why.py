@@ -162,6 +162,12 @@ def test_the_message_of_a_failure_tells_cause_and_code() -> None:
     assert "exit code 3" in reason.message and "no such table" in reason.message and "other" in reason.message
 
 
+def test_of_a_for_each_step_the_failed_item_is_told() -> None:
+    summing = task(TaskState.FAILED, cause="group")
+    reason = only(facts(RunState.FAILED, summing, failed=[summing.step, "load[1]"], cause="exit"))
+    assert reason.object == "load[1]" and "failed (exit)" in reason.message
+
+
 def test_facts_survive_the_wire() -> None:
     found = facts(RunState.RUNNING, task(TaskState.WAITING, needs=[OpenNeed("a", TaskState.QUEUED)]))
     assert msgspec.convert(msgspec.to_builtins(found), Obstacles) == found
