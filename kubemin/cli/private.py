@@ -35,20 +35,23 @@ _PR_SET_PDEATHSIG = 1
 _SOCKET_ROOM = 60  # characters left for the folder, so that its socket's path fits
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from kubemin.cli.private import serve; sys.exit(serve(int(sys.argv[2]), sys.argv[3:]))"
+    "from kubemin.cli.private import serve; sys.exit(serve(int(sys.argv[2]), sys.argv[3], sys.argv[4:]))"
 )
 _FOREIGN = ("REDIS_ADDR", "MAX_WORKERS", "NODE_ID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM")
 _FOREIGN_DIRECTORIES = ("STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CONFIGURATION_DIRECTORY")
 
 
-def serve(parent: int, argv: Sequence[str]) -> int:
-    """In the child: be the daemon, and no longer than the parent lives."""
+def serve(parent: int, folder: str, argv: Sequence[str]) -> int:
+    """In the child: be the daemon, and no longer than the parent lives. `folder`: to be removed if that was killed."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         return 1
     from kubemin.cli.kubemind import main
 
-    return main(argv)
+    code = main(argv)
+    if folder and os.getppid() != parent:
+        shutil.rmtree(folder, ignore_errors=True)
+    return code
 
 
 class PrivatePool:
@@ -101,7 +104,8 @@ class PrivatePool:
         config = os.path.join(self.folder, "kubemin.json.yaml")  # JSON is YAML
         Path(config).write_bytes(msgspec.json.encode(self._settings))
         root = str(Path(__file__).parents[2])
-        command = [sys.executable, "-P", "-c", _BOOT, root, str(os.getpid()), "--config", config]
+        leave = "" if self._keep else self.folder
+        command = [sys.executable, "-P", "-c", _BOOT, root, str(os.getpid()), leave, "--config", config]
         with open(self.log, "wb") as log:
             self._process = subprocess.Popen(
                 command,

@@ -158,3 +158,4 @@ def test_killed_it_takes_its_pool_along(place: Path, wait_until: Callable[..., A
     process.kill()
     process.communicate(timeout=30)
     wait_until(lambda: not processes_naming(str(place / "temp")), 20)
+    assert list((place / "temp").iterdir()) == []
