@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,9 @@ from typing import Any
 
 import pytest
 from support import Daemon, wait_until
+from support.programs import program
 
 from kubemin.scoreboard import Scoreboard, SlotRecord, SlotState
-
-pytestmark = pytest.mark.timeout if False else []
 
 FUNCTIONS = """
 import os, time, json, signal
@@ -204,12 +204,6 @@ def test_what_outlives_the_grace_period_is_queued_again_for_free(start: Callable
 
 def test_second_daemon_on_the_same_state_directory_is_refused(start: Callable[..., Daemon]) -> None:
     daemon = start()
-    second = daemon.ctl("run", "--help")
-    assert second.code == 0
-    import subprocess
-
-    from support.programs import program
-
     done = subprocess.run(
         [program("kubemind"), "--config", str(daemon.config), "--runtime-dir", str(daemon.home / "other")],
         env=daemon.environ,
