@@ -29,20 +29,22 @@ from kubemin.scoreboard import Scoreboard, SlotState
 from kubemin.store.redis.node import NodeStore
 from kubemin.store.sqlite import SqliteReader
 
+SHORT = 8.0  # seconds, as in CI; a longer run has outages of the server too (each by itself: test_outages_fleet.py)
 QUIET = 20.0  # seconds after the last fault in which a lock may still have to lapse
 
 
 class Storm:
     """One fault after the other; what it broke stands again, or will by itself."""
 
-    def __init__(self, fleet: Fleet, rng: random.Random) -> None:
+    def __init__(self, fleet: Fleet, rng: random.Random, *, outages: bool) -> None:
         self.fleet, self.rng = fleet, rng
+        self.outages = outages  # of the server too
         self.struck: Counter[str] = Counter()
 
     def strike(self) -> None:
         faults = {
             "worker": 8, "coordinator": 3, "node": 2, "supervisor": 2, "leader": 1, "pause": 1, "hup": 1,
-            "cut": 2, "server": 1, "server-pause": 1, "scripts": 1,
+            "cut": 2, "server": int(self.outages), "server-pause": int(self.outages), "scripts": 1,
         }  # fmt: skip
         what = self.rng.choices(list(faults), list(faults.values()))[0]
         getattr(self, what.replace("-", "_"))(self.rng.choice(self.fleet.nodes))
@@ -117,7 +119,7 @@ def test_a_fleet_loses_nothing_and_ends_nothing_twice(tmp_path: Path, seed: int,
         loads = [Load(node, effects, random.Random(seed + n)) for n, node in enumerate(fleet.nodes, 1)]
         for load in loads:
             load.start()
-        storm, end = Storm(fleet, rng), time.monotonic() + chaos_seconds
+        storm, end = Storm(fleet, rng, outages=chaos_seconds > SHORT), time.monotonic() + chaos_seconds
         while time.monotonic() < end:
             time.sleep(rng.expovariate(4.0))  # the faults' own pace, not a wait for anything
             storm.strike()
@@ -127,7 +129,7 @@ def test_a_fleet_loses_nothing_and_ends_nothing_twice(tmp_path: Path, seed: int,
             load.join(30)
         accepted = [run for load in loads for run in load.accepted]
         began = time.monotonic()
-        states = _ended(fleet, accepted)
+        states = _ended(fleet, [load.accepted for load in loads])
         seconds = time.monotonic() - began
         print(
             f"seed {seed}: {len(accepted)} runs accepted, struck {dict(storm.struck)}, all ended {seconds:.1f} s after"
@@ -141,12 +143,19 @@ def test_a_fleet_loses_nothing_and_ends_nothing_twice(tmp_path: Path, seed: int,
             assert node.leftovers() == []
 
 
-def _ended(fleet: Fleet, accepted: list[str]) -> dict[str, str]:
-    client = fleet.nodes[0].client
+def _ended(fleet: Fleet, accepted: list[list[str]]) -> dict[str, str]:
+    """Each node is asked for what was accepted through it: what it began while Redis did not answer ends there."""
+    states: dict[str, str] = {}
+    for node, runs in zip(fleet.nodes, accepted, strict=True):
+        states |= _ended_of(fleet, node, runs)
+    return states
+
+
+def _ended_of(fleet: Fleet, node: Daemon, accepted: list[str]) -> dict[str, str]:
     try:
-        return client.wait(accepted, timeout=180)
+        return node.client.wait(accepted, timeout=180)
     except TimeoutError:
-        states = client.states(accepted)
+        states = node.client.states(accepted)
         left = [run for run, state in states.items() if state in ("waiting", "running")]
         print(f"{len(left)} of {len(accepted)} runs have not ended")
         for run in left[:3]:
