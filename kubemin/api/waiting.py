@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 1000  # runs in one request
 SHORTEST, LONGEST = 0.02, 0.5  # seconds between two looks
+MOVE_SECONDS, MOVE_LOOK = 1.5, 0.1  # how long a run that is moving may be out of sight, and between looks for it
 
 _encode = msgspec.json.Encoder().encode
 _decode_states = msgspec.json.Decoder(dict[str, str]).decode
@@ -69,11 +70,20 @@ class Waiting:
         return self._known(_decode_states(result(reply)), part)
 
     def _look(self, part: Sequence[str]) -> dict[str, str]:
-        states = self._known(self._client.states(part), part)
+        states = self._known(self._states(part), part)
         if any(state not in _ENDED for state in states.values()):
             left = self._left()
             time.sleep(self._pause if left is None else min(self._pause, left))
             self._pause = min(self._pause * 1.5, LONGEST)
+        return states
+
+    def _states(self, part: Sequence[str]) -> dict[str, str]:
+        """A run that moves into the fleet while the daemon changes its mode may be missed by one look, not by the next."""
+        states = self._client.states(part)
+        until = clock.monotonic() + MOVE_SECONDS
+        while len(states) < len(set(part)) and clock.monotonic() < until:
+            time.sleep(MOVE_LOOK)
+            states = self._client.states(part)
         return states
 
     def _known(self, states: dict[str, str], part: Sequence[str]) -> dict[str, str]:
