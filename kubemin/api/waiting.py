@@ -78,7 +78,7 @@ class Waiting:
         return states
 
     def _states(self, part: Sequence[str]) -> dict[str, str]:
-        """A run that moves into the fleet while the daemon changes its mode may be missed by one look, not by the next."""
+        """A run that moves into the fleet while the daemon changes its mode may be missed by one look, not by two."""
         states = self._client.states(part)
         until = clock.monotonic() + MOVE_SECONDS
         while len(states) < len(set(part)) and clock.monotonic() < until:
