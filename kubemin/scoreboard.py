@@ -104,6 +104,7 @@ class CoordinatorRecord(msgspec.Struct, frozen=True):
     pid: int = 0
     mode: str = "local"
     leader: str = ""
+    epoch: int = 0  # number of the leader's term, as last seen; 0: alone on a machine, or nobody is known
     term_until: float = NOTHING
     tick: float = NOTHING
     ready: bool = False

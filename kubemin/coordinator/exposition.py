@@ -108,7 +108,7 @@ class Exposition:
             "kubemin_ready": {_NONE: int(ready)},
             "kubemin_drained": {_NONE: int(header.drained)},
             "kubemin_leader": {_NONE: int(record.leader == header.node)},
-            "kubemin_leader_term": {_NONE: 0},
+            "kubemin_leader_term": {_NONE: record.epoch},
             "kubemin_coordinator_restarts_total": {_NONE: header.coordinator_restarts},
             "kubemin_reloads_total": {("ok",): header.reloads, ("failed",): header.reloads_failed},
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from kubemin.clock import Micros
 from kubemin.leader.term import Grant
 from kubemin.telemetry import log
+from kubemin.telemetry.metrics import RENEWALS, Histogram
 
 
 class Figures:
@@ -26,6 +27,13 @@ class Figures:
         self.renewal_seconds = 0.0  # how long the last renewal took
         self.outage = ""  # why the lease cannot be reached now
         self.problem = ""  # what somebody has to change before this node can lead
+        self.latencies = Histogram(RENEWALS)  # of renewals and acquisitions that went through
+
+    def renewed(self, sent: float, now: float) -> None:
+        self.renewals += 1
+        self.last_renewal = now
+        self.renewal_seconds = now - sent
+        self.latencies.observe(now - sent)
 
 
 class Announcer:

@@ -32,7 +32,6 @@ that is the `Term`'s. May touch: the lease, through its backend; the term; the l
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -54,16 +53,14 @@ from kubemin.leader.lease.base import (
     Unanswered,
     Unauthorized,
 )
+from kubemin.leader.pace import CONFLICT_PAUSE, Pace
 from kubemin.leader.sight import Sight
 from kubemin.leader.term import Grant, Term, boottime
+from kubemin.leader.wishes import Wish, Wishes
 
 REQUEST_TIMEOUT = 3.0  # seconds; less when less is left of the term
-JITTER = 0.2  # a candidate's period is up to this much longer, so that candidates do not march in step
-CONFLICTS_AT_ONCE = 3  # writes repeated without a pause after a 409 that was our own; then a short one
-CONFLICT_PAUSE = 0.05
-STAND_BACK = (
-    4.0  # retry periods without campaigning after giving the lease up: every other candidate has looked by then
-)
+# Retry periods without campaigning after giving the lease up: every other candidate has looked by then.
+STAND_BACK = 4.0
 NO_FLOOR = "the store cannot say its highest epoch, so this node does not campaign"
 
 
@@ -73,13 +70,6 @@ class Role(StrEnum):
     RELEASING = "releasing"
     STANDING_BACK = "standing back"
     STOPPED = "stopped"
-
-
-class _Wish(msgspec.Struct, frozen=True):
-    """What somebody outside the thread asked for; carried out in the next step."""
-
-    reason: str
-    stop: bool
 
 
 class Elector:
@@ -112,43 +102,34 @@ class Elector:
         self._announcer = announcer
         self._may_campaign = may_campaign  # raises a LeaseFailure: this fleet elects in another way
         self._working = working
-        self._interrupt, self._resume = interrupt, resume  # of the request that the thread waits for
-        self._now, self._wall, self._chance = now, wall, chance
+        self._now, self._wall = now, wall
+        self._pace = Pace(settings.retry_period, now, chance)
+        self._wishes = Wishes(self.term, interrupt, resume)
         self._sight = Sight(identity, settings.lease_duration)
         self._health = Health(announcer, self.figures)
         self._stage = Stage.READ
         self._held: LeaseRecord | None = None
         self._perhaps_ours = False  # an acquisition was sent and its fate is not known
         self._epoch = 0
-        self._conflicts = 0
         self._stalled = False
         self._refused = False  # the credentials were refused, and read again
         self._resume_at = 0.0
         self._follows: str | None = None  # the leader last announced; None: not a follower
-        self._wish: _Wish | None = None
-        self._wishing = threading.Lock()
 
     # --- asked by others: any thread ----------------------------------------------------------------------------------
 
     def step_down(self, reason: str) -> None:
         """Hand over. The leader's work has stopped already, or sees its term end now. A no-op where it does not
         lead."""
-        self._ask(_Wish(reason, stop=False))
+        self._wishes.ask(Wish(reason, stop=False))
 
     def stop(self, reason: str = "the daemon stops") -> None:
         """Never lead again; what is held is released. To be called after the leader's work has stopped."""
-        self._ask(_Wish(reason, stop=True))
+        self._wishes.ask(Wish(reason, stop=True))
 
     @property
     def stopped(self) -> bool:
         return self.role is Role.STOPPED
-
-    def _ask(self, wish: _Wish) -> None:
-        with self._wishing:
-            if self._wish is None or not self._wish.stop:
-                self._wish = wish
-            self.term.bar()
-            self._interrupt()
 
     # --- the machine --------------------------------------------------------------------------------------------------
 
@@ -168,15 +149,10 @@ class Elector:
         return pause
 
     def _hear(self) -> None:
-        with self._wishing:
-            wish, self._wish = self._wish, None
-            if wish is None:
-                return
-            self._resume()
-            if not wish.stop and self.role is not Role.LEADER:
-                self.term.unbar()
-                return
         leading = self.role is Role.LEADER
+        wish = self._wishes.take(leading=leading)
+        if wish is None:
+            return
         self._resume_at = float("inf") if wish.stop else self._now() + STAND_BACK * self._settings.retry_period
         self.role = Role.RELEASING
         self._leave()
@@ -191,12 +167,12 @@ class Elector:
         free_at = self._sight.free_at(now)
         if free_at > now:
             self._health.idle(now)
-            self._conflicts = 0
+            self._pace.calm()
             self._announce_follower()
-            return min(self._period(), free_at - now)
+            return min(self._pace.period(), free_at - now)
         if not self._working():
             self._announce_follower()
-            return self._period()  # its work hangs since an earlier term: somebody else is to lead
+            return self._pace.period()  # its work hangs since an earlier term: somebody else is to lead
         return self._acquire(self._floor())
 
     def _look(self) -> None:
@@ -226,9 +202,9 @@ class Elector:
             record = self._backend.acquire(self._sight.record, claim, self._time_to_take())
         except (Conflict, Missing):
             self._perhaps_ours = False
-            return self._after_conflict()  # somebody else was faster: see who
+            return self._pace.after_conflict()  # somebody else was faster: see who
         self._passed(Stage.WRITE)
-        self._note_renewal(sent)
+        self.figures.renewed(sent, self._now())
         return self._take_office(record, sent)
 
     def _claim(self, transitions: int) -> Claim:
@@ -244,12 +220,13 @@ class Elector:
         if not self.term.begin(grant):
             return 0.0  # too late, or barred: the lease is ours by name only, and acquired anew or released
         self._held, self._epoch, self._follows = record, grant.epoch, None
-        self._conflicts, self._stalled = 0, False
+        self._pace.calm()
+        self._stalled = False
         self.role = Role.LEADER
         self.figures.leading, self.figures.epoch, self.figures.leader_since = True, grant.epoch, self._wall()
         self.figures.terms += 1
         self._announcer.became_leader(grant)
-        return self._until_renewal(sent)
+        return self._pace.until_renewal(sent)
 
     # --- leader -------------------------------------------------------------------------------------------------------
 
@@ -267,11 +244,12 @@ class Elector:
         except Missing:
             return self._recreate()
         self._passed(Stage.WRITE)
-        self._note_renewal(sent)
-        self._held, self._conflicts = record, 0
+        self.figures.renewed(sent, self._now())
+        self._held = record
+        self._pace.calm()
         if not self.term.extend(self._epoch, sent + self._settings.renew_deadline):
             return self._lose("the answer to its renewal came too late")
-        return self._until_renewal(sent)
+        return self._pace.until_renewal(sent)
 
     def _hangs(self) -> bool:
         """Work that hangs has not stopped, so nothing is released: its term runs out, and its late effects are
@@ -310,15 +288,7 @@ class Elector:
             self._sight.note(record, self._now())
             return self._lose(f"it was taken by {record.holder or 'nobody'}")
         self._held = record
-        return self._after_conflict()
-
-    def _after_conflict(self) -> float:
-        """The first are repeated at once, a storm of them with growing pauses."""
-        self._conflicts += 1
-        beyond = self._conflicts - CONFLICTS_AT_ONCE
-        if beyond <= 0:
-            return 0.0
-        return min(CONFLICT_PAUSE * 2.0 ** min(beyond, 10) * (1 + self._chance()), self._settings.retry_period)
+        return self._pace.after_conflict()
 
     def _lose(self, reason: str) -> float:
         self._leave()
@@ -347,7 +317,7 @@ class Elector:
         except Missing:
             pass
         self._perhaps_ours = False
-        return self._period()
+        return self._pace.period()
 
     def _let_go(self, record: LeaseRecord | None, until: float) -> None:
         if record is not None:
@@ -372,7 +342,7 @@ class Elector:
         if now < self._resume_at:
             self._look()
             if self._sight.holder in ("", self.identity):
-                return min(self._period(), max(self._resume_at - now, 0.0))
+                return min(self._pace.period(), max(self._resume_at - now, 0.0))
         self.role = Role.CANDIDATE
         return 0.0
 
@@ -404,7 +374,7 @@ class Elector:
             return max(started + self._settings.retry_period - self._now(), CONFLICT_PAUSE)
         self._announce_follower()
         wished = exc.retry_after if isinstance(exc, Unanswered) else 0.0
-        return max(self._period(), min(wished, self._settings.lease_duration))
+        return max(self._pace.period(), min(wished, self._settings.lease_duration))
 
     def _passed(self, stage: Stage) -> None:
         self._health.passed(stage, self._now())
@@ -416,17 +386,3 @@ class Elector:
         elif holder and holder != self._follows:
             self._announcer.changed_leader(holder)
         self._follows = holder
-
-    # --- time ---------------------------------------------------------------------------------------------------------
-
-    def _period(self) -> float:
-        return self._settings.retry_period * (1 + JITTER * self._chance())
-
-    def _until_renewal(self, sent: float) -> float:
-        return max(sent + self._settings.retry_period - self._now(), 0.0)
-
-    def _note_renewal(self, sent: float) -> None:
-        now = self._now()
-        self.figures.renewals += 1
-        self.figures.last_renewal = now
-        self.figures.renewal_seconds = now - sent

@@ -5,6 +5,8 @@ By the constant message that is logged. `journalctl -t kubemin --output=verbose`
 
 from __future__ import annotations
 
+_NODE = "Node NODE "  # begins the election's two lines, which operators grep for with the node's name in them
+
 MESSAGE_IDS: dict[str, str] = {
     "ready": "3cbb5124246f48d7ba5dde5e3bb5fe48",
     "stopping": "3602fc08edf2459e8f37264998cf3bcf",
@@ -26,4 +28,20 @@ MESSAGE_IDS: dict[str, str] = {
     "tasks of a dead predecessor were queued again": "b90e3efd016c46779072167c5c91d5ba",
     "the store cannot be written; nothing new is accepted": "d6455bb757a54c0abbe706a98b7c02b4",
     "the store can be written again": "31d6ab4178ab47c2a6acdee06f7efe6b",
+    "Redis cannot be used; running tasks go on, results are kept": "93006e5b479a45d9bf81c3bb9a0525f6",
+    "Redis can be used again": "5f3b8aae58cc41199db3f1a77077842a",
+    "Node NODE became leader": "a0c23f24b30a4cd697270dd1b17d9fc9",
+    "Node NODE is follower": "6f442d0baacd4e779fb1a066f9d4fb2d",
+    "leadership lost": "c4c047fcd80c4d5ea8e05e91683edabb",
+    "leadership given up": "ba8eaeacd02441098a491e88b738fff7",
+    "the leader's work hangs: its lease is not renewed any more": "ecbab14f82b7494f941bb21cfe66f0bc",
+    "the leader's lease cannot be reached; trying on": "1e254c5e171f4d7e8ab508895f03058d",
+    "the leader's lease can be reached again": "e64fe950e0fd494190f5ede5ab5b27d9",
+    "this node cannot take part in the election": "574e2d716e6b4ef3845f32b402e9b9d2",
+    "this node takes part in the election again": "90004a1e9e7b48ee8a95c4eb5ff4a0b5",
 }
+
+
+def message_id(message: str, node: str) -> str | None:
+    """Of a record that node `node` writes; None: not a main event."""
+    return MESSAGE_IDS.get(message) or MESSAGE_IDS.get(message.replace(f"Node {node} ", _NODE, 1))

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubemin.telemetry import text
-from kubemin.telemetry.events import MESSAGE_IDS
+from kubemin.telemetry.events import message_id
 from kubemin.telemetry.journal import SOCKET, Journal, encode, started_by_systemd
 from kubemin.telemetry.streams import StandardError
 
@@ -137,7 +137,7 @@ def _emit(level: int, message: str, fields: Mapping[str, Any], extra: Mapping[st
     elif _state.format == "json":
         _write_json(level, message, fields)
     else:
-        _write_journal(level, text.with_fields(message, fields), fields, MESSAGE_IDS.get(message), extra)
+        _write_journal(level, text.with_fields(message, fields), fields, message_id(message, _state.node), extra)
 
 
 # --- the three formats --------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def _write_journal(
     level: int,
     message: str,
     fields: Mapping[str, Any],
-    message_id: str | None = None,
+    event: str | None = None,
     extra: Mapping[str, str] | None = None,
 ) -> None:
     journal = _state.journal
@@ -220,8 +220,8 @@ def _write_journal(
         _tell_dropped()
     record = [("MESSAGE", message), ("PRIORITY", str(_PRIORITIES[level])), ("SYSLOG_IDENTIFIER", "kubemin")]
     record += [("KUBEMIN_NODE", _state.node), ("KUBEMIN_ROLE", _state.role)]
-    if message_id:
-        record.append(("MESSAGE_ID", message_id))
+    if event:
+        record.append(("MESSAGE_ID", event))
     record += [(_journal_name(name), text.value_text(v)) for name, v in fields.items() if v is not None]
     _count(journal.write(encode([*record, *(extra or {}).items()])))
 

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubemin.telemetry import journal, log, streams, text
-from kubemin.telemetry.events import MESSAGE_IDS
+from kubemin.telemetry.events import MESSAGE_IDS, message_id
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "from kubemin.telemetry import log\n"
@@ -471,7 +471,16 @@ def test_main_events_are_logged_under_these_very_words() -> None:
     source = "\n".join(path.read_text() for path in (ROOT / "kubemin").rglob("*.py") if path.name != "events.py")
     transitions = r"(run|task) (finished|cancelled|retrying|requeued|quarantined|fenced)"  # of store.base.Change
     for message in MESSAGE_IDS:
-        assert f'"{message}"' in source or re.fullmatch(transitions, message), message
+        words = message.replace("Node NODE", "Node {self._node}")
+        assert f'"{words}"' in source or re.fullmatch(transitions, message), message
+
+
+def test_the_elections_lines_have_ids_whatever_the_nodes_name() -> None:
+    for node in ("vm-17", "NODE", "became leader"):
+        assert message_id(f"Node {node} became leader", node) == MESSAGE_IDS["Node NODE became leader"]
+        assert message_id(f"Node {node} is follower", node) == MESSAGE_IDS["Node NODE is follower"]
+    assert message_id("Node vm-18 became leader", "vm-17") is None
+    assert message_id("Worker 1 executing task t.0", "vm-17") is None
 
 
 # --- speed -----------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def make_campaign(settings: Settings) -> Campaign:
     address = redis_address(settings)
     backend = _backend(settings, address)
     agreement = Agreement(lambda: StoreCaller(address), FLEET_KEYS.backend)
-    floor = _Floor(settings)
+    floor = Floor(settings)
     election = settings.leader_election
     log.debug("election", lease=backend.place, backend=backend.kind)
     return Campaign(
@@ -50,21 +50,25 @@ def node_of(identity: str) -> str:
     return name.rpartition("_")[0] or rest or identity
 
 
-class _Floor:
-    """The highest epoch that the store has accepted, asked on a connection of its own."""
+class Floor:
+    """The highest epoch that the store has accepted. A connection is taken out while it is used: who hangs in one, in a
+    thread that was given up, keeps it, and the next call has a new one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store: NodeStore | None = None
 
     def __call__(self) -> int:
-        if self._store is None:
-            self._store = open_store(self._settings, name="kubemin-epoch")
+        store, self._store = self._store, None
         try:
-            return self._store.newest_epoch()
+            store = store or open_store(self._settings, name="kubemin-epoch")
+            epoch = store.newest_epoch()
         except KubeminError as exc:
-            self._store = None  # a request that hangs keeps its connection
+            if store is not None:
+                store.close()
             raise Unanswered(str(exc)) from exc
+        self._store = store
+        return epoch
 
 
 def _announcer(settings: Settings, place: str) -> Announcer:

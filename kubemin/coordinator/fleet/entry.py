@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings
@@ -21,6 +22,9 @@ from kubemin.scoreboard import Scoreboard
 from kubemin.store.redis.node import NodeStore
 from kubemin.store.redis.opening import open_store, redis_address
 from kubemin.telemetry import log
+
+if TYPE_CHECKING:
+    from kubemin.coordinator.fleet.process import FleetCoordinator
 
 LOOK_SECONDS = 1.0  # between looks for Redis in the fall-back
 
@@ -89,8 +93,17 @@ def _serve(
     try:
         coordinator = FleetCoordinator(instance, settings, board, Control(control), store, predecessor)
         coordinator.attach()
-        coordinator.run()
+        _run(coordinator)
     except (NameTaken, Invalid, Unreachable) as exc:
         log.error("this node cannot be in the fleet", reason=str(exc))
         return EXIT_STORE_UNUSABLE
     return 0
+
+
+def _run(coordinator: FleetCoordinator) -> None:
+    """Work of the leader that crashes gives the lease up: the next leader need not wait for it to lapse."""
+    try:
+        coordinator.run()
+    except Exception:
+        coordinator.office.close()
+        raise

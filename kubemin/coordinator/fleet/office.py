@@ -36,6 +36,12 @@ class Office:
         holder = self.campaign.figures.holder
         return node_of(holder) if holder else ""
 
+    @property
+    def epoch(self) -> int:
+        """Of the term that `leader` is in."""
+        figures = self.campaign.figures
+        return figures.transitions + 1 if figures.holder else 0
+
     def term(self) -> TermRecord | None:
         """For the heartbeat: the term, while this node leads."""
         if not self.leading:
@@ -55,7 +61,6 @@ class Office:
 
     def turn(self) -> None:
         """Take office, do what is due, or leave it."""
-        self.campaign.beat()
         grant = self.campaign.term.current()
         if grant is None:
             self._leave()
@@ -93,5 +98,4 @@ class Office:
             self._store.follow()
 
     def _valid(self) -> bool:
-        self.campaign.beat()
         return self.campaign.term.valid(self._epoch)

@@ -327,6 +327,7 @@ class FleetCoordinator:
             pid=os.getpid(),
             mode=(Mode.CARRYING if self.carrier.active else Mode.DISTRIBUTED).value,
             leader=self.office.leader,
+            epoch=self.office.epoch,
             term_until=boottime() + self.office.campaign.term.remaining() if self.office.leading else 0.0,
             tick=boottime(),
             ready=self.joined,

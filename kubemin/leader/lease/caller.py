@@ -14,11 +14,7 @@ from kubemin.store.redis.client import Client
 from kubemin.store.redis.scripts import Script
 
 # In the engine's hash slot, like all its keys.
-FLEET_KEYS = LeaderKeys(
-    lock=keys.LEADER,  # string "EPOCH ACQUIRED HOLDER", lives for leaseDuration
-    epoch=f"{keys.PREFIX}leader:epoch",  # counter of acquisitions, for ever
-    backend=f"{keys.PREFIX}leader:backend",  # string: how this fleet elects, for ever
-)
+FLEET_KEYS = LeaderKeys(lock=keys.LEADER, epoch=keys.LEADER_EPOCH, backend=keys.LEADER_BACKEND)
 
 
 class StoreCaller:

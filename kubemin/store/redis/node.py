@@ -30,7 +30,6 @@ RESCUE_AT_ONCE = 200
 LAPSED_AT_ONCE = 200  # slots looked at in one call
 RETIRED_LIFE = 7 * 86_400.0  # seconds that an adopted instance is known as dead
 CONFIRM_SECONDS = 4.0
-STEP_DOWN = f"{keys.PREFIX}leader:stepdown"  # string: the holder that is asked to, PX
 STEP_DOWN_LIFE = 10.0  # seconds
 WORKER_NAME = "kubemin-worker:"  # + instance:slot:incarnation: name of a worker's connection, by which it is unblocked
 
@@ -301,13 +300,13 @@ class NodeStore(RedisStore):
 
     def ask_to_step_down(self, holder: str) -> None:
         """The leader of this identity is to hand over; forgotten after a few seconds."""
-        self.client.execute("SET", STEP_DOWN, holder, "PX", round(STEP_DOWN_LIFE * 1000))
+        self.client.execute("SET", keys.LEADER_STEP_DOWN, holder, "PX", round(STEP_DOWN_LIFE * 1000))
 
     def asked_to_step_down(self, holder: str) -> bool:
-        wish = self.client.execute("GET", STEP_DOWN)
+        wish = self.client.execute("GET", keys.LEADER_STEP_DOWN)
         if wish is None or wish.decode() != holder:
             return False
-        self.client.execute("DEL", STEP_DOWN)
+        self.client.execute("DEL", keys.LEADER_STEP_DOWN)
         return True
 
 
