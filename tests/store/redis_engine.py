@@ -15,8 +15,9 @@ from engines import Clock, Engine
 from support.redis_server import Server
 
 from kubemin.model.states import Cause, TaskState
+from kubemin.store.codec import STATES
 from kubemin.store.redis import keys
-from kubemin.store.redis.records import STATES, TaskRecord, slot_claims, unpack_run, unpack_task
+from kubemin.store.redis.records import TaskRecord, slot_claims, unpack_run, unpack_task
 from kubemin.store.redis.store import RedisReader, RedisStore
 
 

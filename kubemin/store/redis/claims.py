@@ -18,22 +18,10 @@ from kubemin.model.ids import split_task
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.model.states import TASK_TERMINAL, Cause, TaskState
 from kubemin.store.base import Blame, Change, Verdict
+from kubemin.store.codec import COMPLETED, NUMBERS, SETTLED, decode_extra, decode_label, encode, label_of
 from kubemin.store.fleet import Entry as Entry
 from kubemin.store.redis import keys
-from kubemin.store.redis.records import (
-    COMPLETED,
-    NUMBERS,
-    SETTLED,
-    Final,
-    SlotClaim,
-    decode_extra,
-    decode_label,
-    detail_of,
-    encode,
-    label_of,
-    pack,
-    slot_claims,
-)
+from kubemin.store.redis.records import Final, SlotClaim, detail_of, pack, slot_claims
 from kubemin.store.redis.scripts import script
 from kubemin.store.redis.session import Session
 

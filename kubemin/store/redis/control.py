@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from kubemin.errors import NotFound, Refused
 from kubemin.model.states import Cause
+from kubemin.store.admission import concurrency_held, concurrency_key
 from kubemin.store.base import Stop
+from kubemin.store.codec import decode
 from kubemin.store.redis import keys
 from kubemin.store.redis.claims import Claims, owner_of
-from kubemin.store.redis.intake import Intake, bind, concurrency_key
-from kubemin.store.redis.records import decode, pack, unpack_run
+from kubemin.store.redis.intake import Intake
+from kubemin.store.redis.records import pack, unpack_run
 from kubemin.store.redis.session import Session
 
 
@@ -44,12 +46,12 @@ class Control:
                 raise NotFound(f"run {run} has no step {step}; a forEach step is run again as a whole")
             again = None if step is None else plan.first_of(step)
             if (rule := plan.graph.concurrency) is not None:
-                ckey, policy = concurrency_key(rule, bind(plan, decode(params or b"{}"))), rule.policy
+                ckey, policy = concurrency_key(plan, decode(params or b"{}")), rule.policy
         elif step is not None:
             again = self._solo_step(run, step, work)
         told = self.s.engine("retry", (keys.run(run),), id=run, again=again, ckey=ckey, policy=policy)
         if isinstance(told, bytes):
-            raise _refusal(run, told.decode())
+            raise _refusal(run, ckey, told.decode())
         return int(told)
 
     def _solo_step(self, run: str, step: str, work: bytes | None) -> int:
@@ -82,11 +84,11 @@ class Control:
         return known[run]
 
 
-def _refusal(run: str, told: str) -> Exception:
+def _refusal(run: str, ckey: str | None, told: str) -> Exception:
     if told == "?":
         return NotFound(f"there is no run {run}")
     if told == "-":
         return Refused(f"run {run} has not ended; cancel it first, or wait")
     if told == "c":
         return Refused(f"run {run} has completed; name the step to run again from (--from STEP)")
-    return Refused(f"run {told[1:]} holds the concurrency key; wait for its end", code="concurrency")
+    return concurrency_held(told[1:], ckey)

@@ -8,10 +8,11 @@ from kubemin.clock import SECOND, Micros
 from kubemin.errors import KubeminError
 from kubemin.model.records import Definition, Submission
 from kubemin.store.base import Change, Retention
+from kubemin.store.codec import decode_graph, encode
 from kubemin.store.redis import keys
+from kubemin.store.redis.definitions import fields
 from kubemin.store.redis.intake import Intake, MarkThere
-from kubemin.store.redis.plans import decode_graph, fields
-from kubemin.store.redis.records import encode, pack, unpack_schedule
+from kubemin.store.redis.records import pack, unpack_schedule
 from kubemin.store.redis.session import Session
 
 DAY = 86_400.0

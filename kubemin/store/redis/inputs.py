@@ -10,10 +10,11 @@ import msgspec
 
 from kubemin.clock import Micros, rfc3339
 from kubemin.model.references import render
+from kubemin.store.codec import COMPLETED, decode, encode
+from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
 from kubemin.store.redis.client import Client
-from kubemin.store.redis.plans import Plan
-from kubemin.store.redis.records import COMPLETED, decode, encode, unpack_task
+from kubemin.store.redis.records import unpack_task
 
 CACHED = 64  # parameters and item lists of runs in progress
 AT_ONCE = 500  # outputs in one call

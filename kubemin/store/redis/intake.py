@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from kubemin.clock import Micros
-from kubemin.errors import Invalid, KubeminError, NotFound
-from kubemin.model.graph import Concurrency, Retry
-from kubemin.model.ids import RUN_ID_PATTERN
-from kubemin.model.records import Accepted, Rejection, Submission
-from kubemin.model.references import as_text, render
+from kubemin.errors import KubeminError, NotFound
+from kubemin.model.records import Accepted, Submission
+from kubemin.store.admission import (
+    Answer,
+    bind,
+    check_id,
+    check_single,
+    concurrency_held,
+    concurrency_key,
+    decode_submissions,
+    key_taken,
+    plan_of,
+    read_part,
+    rejection,
+)
+from kubemin.store.codec import Extra, encode
+from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
-from kubemin.store.redis.plans import Plan
-from kubemin.store.redis.records import Extra, encode, encode_sorted, pack, unpack_schedule
+from kubemin.store.redis.records import encode_sorted, pack, unpack_schedule
 from kubemin.store.redis.session import Session
 
 AT_ONCE = 250  # single tasks in one script: about 1.5 ms
-
-is_run_id = re.compile(RUN_ID_PATTERN).match
-decode_submissions = msgspec.json.Decoder(list[Submission]).decode
-
-Answer = Accepted | Rejection
-_KNOWN_WORK = ("python", "run", "shell")
-
-
-class Conflict(KubeminError):
-    exit_code = 5
 
 
 class Intake:
@@ -44,13 +42,13 @@ class Intake:
         for number, submission in enumerate(submissions):
             try:
                 if submission.work is not None:
-                    check_solo(submission)
+                    check_single(submission)
                     solos.setdefault(submission.queue, []).append(number)
                 else:
                     self._flush(solos, submissions, answers)  # in the order given: a key may be shared
                     answers[number] = self.submit_run(submission, patient=patient)
             except KubeminError as error:
-                answers[number] = Rejection(error.code, str(error), error.exit_code)
+                answers[number] = rejection(error)
         self._flush(solos, submissions, answers)
         return [answer for answer in answers if answer is not None]
 
@@ -90,12 +88,11 @@ class Intake:
     ) -> Answer:
         """Raises what is wrong with it. With `mark` it is a schedule's: raises `MarkThere` when the slot has fired."""
         run = submission.id
-        if not is_run_id(run):
-            raise Invalid(f'"{run[:40]}" is not a run id: 20 characters of 0-9 and a-z')
+        check_id(run)
         plan = self.plan_of(submission)
         params = bind(plan, submission.params)
         body = encode(params).decode() if params else ""
-        rule = plan.graph.concurrency
+        rule, ckey = plan.graph.concurrency, concurrency_key(plan, params)
         reply = self.s.engine(
             "submit_run",
             (keys.run(run), keys.graph(plan.hash), keys.RUNS, keys.KEYS, keys.HOLDERS),
@@ -108,56 +105,28 @@ class Intake:
             digest=digest(submission.workflow, params),
             start_at=submission.start_at,
             scheduled_at=submission.scheduled_at,
-            ckey=None if rule is None else concurrency_key(rule, params),
+            ckey=ckey,
             policy=None if rule is None else rule.policy,
             patient=patient,
             version=self.s.version,
             mark=mark,
         )
-        return run_answer(submission, reply)
+        return run_answer(submission, ckey, reply)
 
     def plan_of(self, submission: Submission) -> Plan:
-        digest_ = submission.definition
-        if digest_ is None:
-            raw = self.s.client.execute("HGET", keys.WORKFLOWS, submission.workflow)
-            if raw is None:
-                raise NotFound(
-                    f"there is no workflow {submission.workflow!r}; `kubeminctl workflows` lists the published ones"
-                )
-            digest_ = unpack_schedule(raw).h
-        plan = self.s.plans.find(digest_)
-        if plan is None:
-            raise NotFound(
-                f"definition {digest_[:12]} of workflow {submission.workflow!r} is not known here; send it along"
-            )
-        return plan
+        return plan_of(self.s.plans, submission, self._published)
+
+    def _published(self, workflow: str) -> str | None:
+        raw = self.s.client.execute("HGET", keys.WORKFLOWS, workflow)
+        return None if raw is None else unpack_schedule(raw).h
 
     # --- batches in parts --------------------------------------------------------------------------------------------
 
     def stage(self, batch: str, body: bytes) -> None:
-        try:
-            submissions = decode_submissions(body)
-        except msgspec.DecodeError as error:
-            raise Invalid(f"part of batch {batch}: {error}") from error
-        for submission in submissions:
-            self._check_staged(batch, submission)
-        request = pack({"batch": batch, "digest": hashlib.sha1(body).hexdigest(), "count": len(submissions)})
+        count = len(read_part(batch, body, self.plan_of))
+        request = pack({"batch": batch, "digest": hashlib.sha1(body).hexdigest(), "count": count})
         touched = (keys.inbox(batch), keys.parts(batch), keys.BATCHES)
         self.s.client.run("stage", touched, keys.PREFIX, request, body)
-
-    def _check_staged(self, batch: str, submission: Submission) -> None:
-        """All that could be said against it is said now: after the seal nobody listens."""
-        if submission.key is not None:
-            raise Invalid("a submission with a key cannot be part of a batch in parts; submit it by itself")
-        if submission.work is not None:
-            check_solo(submission)
-            return
-        if not is_run_id(submission.id):
-            raise Invalid(f'batch {batch}: "{submission.id[:40]}" is not a run id')
-        plan = self.plan_of(submission)
-        params = bind(plan, submission.params)
-        if plan.graph.concurrency is not None:
-            concurrency_key(plan.graph.concurrency, params)
 
     def seal(self, batch: str) -> int:
         touched = (keys.inbox(batch), keys.BATCHES, keys.SEALED, keys.SEALING)
@@ -192,16 +161,6 @@ class Intake:
                 yield part.partition(b"|")[2]
 
 
-def check_solo(submission: Submission) -> None:
-    if not is_run_id(submission.id):
-        raise Invalid(f'"{submission.id[:40]}" is not a run id: 20 characters of 0-9 and a-z')
-    work = submission.work or {}
-    if sum(kind in work for kind in _KNOWN_WORK) != 1 or not submission.queue:
-        raise Invalid("a single task is one of python, run or shell, and needs a queue")
-    if submission.retry is not None:
-        as_retry(submission.retry)
-
-
 def _arguments(submissions: Iterable[Submission]) -> list[Any]:
     arguments: list[Any] = []
     for each in submissions:
@@ -229,7 +188,7 @@ def solo_answer(submission: Submission, told: Any) -> Answer:
     return _known_key(submission, told.decode())
 
 
-def run_answer(submission: Submission, told: Any) -> Answer:
+def run_answer(submission: Submission, ckey: str | None, told: Any) -> Answer:
     if isinstance(told, int):
         return Accepted(submission.id, bool(told))
     text = told.decode()
@@ -238,8 +197,7 @@ def run_answer(submission: Submission, told: Any) -> Answer:
     if text == "m":
         raise MarkThere("the slot has fired")
     if text.startswith("%"):
-        rule = "holds the concurrency key"
-        raise Conflict(f"run {text[1:]} {rule}; wait for its end", code="concurrency")
+        raise concurrency_held(text[1:], ckey)
     return _known_key(submission, text)
 
 
@@ -250,28 +208,4 @@ class MarkThere(KubeminError):
 def _known_key(submission: Submission, text: str) -> Answer:
     if text.startswith("="):
         return Accepted(text[1:], False)
-    message = f'the key "{submission.key}" belongs to run {text[1:]} with another workflow or other parameters'
-    return Rejection("key_conflict", message, 5)
-
-
-def as_retry(given: dict[str, Any]) -> Retry:
-    try:
-        return msgspec.convert(given, Retry)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"retry: {error}") from error
-
-
-def bind(plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
-    """Parameters with defaults filled in. Raises Invalid."""
-    if not plan.graph.params and not given:
-        return {}
-    from kubemin.files import bind_params
-
-    return bind_params(plan.graph, given)
-
-
-def concurrency_key(rule: Concurrency, params: dict[str, Any]) -> str:
-    try:
-        return as_text(render(rule.key, {"params": params}))
-    except (KubeminError, ValueError) as error:
-        raise Invalid(f"concurrency.key: {error}") from error
+    return rejection(key_taken(submission.key, text[1:]))

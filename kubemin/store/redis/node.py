@@ -16,10 +16,11 @@ from kubemin.errors import StoreUnavailable
 from kubemin.model.records import Owner
 from kubemin.model.states import Cause
 from kubemin.store.base import Stop
+from kubemin.store.codec import encode
 from kubemin.store.redis import keys
 from kubemin.store.redis.claims import Entry, lock_value, slot_name
 from kubemin.store.redis.client import Client
-from kubemin.store.redis.records import encode, pack
+from kubemin.store.redis.records import pack
 from kubemin.store.redis.store import RedisStore
 
 BLOCK = 2.0  # seconds a BLPOP lasts at most: a dead host's blocked client swallows pushes (engine rule 7)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from kubemin.errors import NotFound
 from kubemin.model.obstacles import TASKS, Obstacles, OpenNeed, TaskFacts
 from kubemin.model.states import TASK_FAILURES, Kind, RunState, TaskState
-from kubemin.store.redis import keys
-from kubemin.store.redis.plans import Plan
-from kubemin.store.redis.reading import Found, Reads, Tasks, extra_of
-from kubemin.store.redis.records import (
+from kubemin.store.codec import (
     COMPLETED,
     QUEUED,
     RUN_STATES,
@@ -17,11 +14,13 @@ from kubemin.store.redis.records import (
     STOPPING,
     WAITING,
     Detail,
-    RunRecord,
-    TaskRecord,
     decode_detail,
     label_of,
 )
+from kubemin.store.plans import Plan
+from kubemin.store.redis import keys
+from kubemin.store.redis.reading import Found, Reads, Tasks, extra_of
+from kubemin.store.redis.records import RunRecord, TaskRecord
 
 NEEDS = 20
 FAILED_STEPS = 20

@@ -13,25 +13,29 @@ from kubemin.errors import NotFound
 from kubemin.model import transitions as rules
 from kubemin.model.records import Definition, RunView, Submission, TaskView
 from kubemin.model.states import Kind, RunState
+from kubemin.store.admission import decode_submissions
 from kubemin.store.base import QueueView, RunFilter, WorkflowView
-from kubemin.store.redis import keys
-from kubemin.store.redis.intake import Intake, decode_submissions
-from kubemin.store.redis.plans import Plan, decode_graph
-from kubemin.store.redis.records import (
+from kubemin.store.codec import (
     COMPLETED,
     RUN_STATES,
     RUNNING,
     STATES,
     Detail,
     Extra,
-    RunRecord,
-    Schedule,
-    TaskRecord,
     decode,
     decode_detail,
     decode_extra,
+    decode_graph,
     encode,
     label_of,
+)
+from kubemin.store.plans import Plan
+from kubemin.store.redis import keys
+from kubemin.store.redis.intake import Intake
+from kubemin.store.redis.records import (
+    RunRecord,
+    Schedule,
+    TaskRecord,
     pack,
     unpack_any,
     unpack_run,

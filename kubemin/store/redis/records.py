@@ -1,5 +1,4 @@
-"""Records as Lua packs them (lua/core.lua, building.lua, solo.lua say what each field is), and the numbers of
-states."""
+"""Records as Lua packs them (lua/core.lua, building.lua, solo.lua say what each field is)."""
 
 from __future__ import annotations
 
@@ -9,15 +8,9 @@ import msgspec
 
 from kubemin.clock import Micros
 from kubemin.model.ids import split_task
-from kubemin.model.records import Outcome, Usage
-from kubemin.model.states import RunState, TaskState
-
-STATES: tuple[TaskState, ...] = tuple(TaskState)  # by number
-WAITING, QUEUED, RUNNING, COMPLETED, FAILED, TIMEOUT, CANCELLED, SKIPPED = range(8)
-NUMBERS: dict[str, int] = {state.value: number for number, state in enumerate(STATES)}
-RUN_STATES: dict[int, RunState] = {NUMBERS[state.value]: state for state in RunState}
-SETTLED = 512  # flag: the outcome of its token was accepted
-STOPPING = 4096  # flag of a single task that is to be stopped
+from kubemin.model.records import Outcome
+from kubemin.store import codec
+from kubemin.store.codec import QUEUED
 
 
 class TaskRecord(msgspec.Struct, gc=False):
@@ -119,34 +112,6 @@ class Final(msgspec.Struct, omit_defaults=True, gc=False):
     v: int = 1
 
 
-class Detail(msgspec.Struct, omit_defaults=True):
-    """What is shown of a task's last end and never looked for."""
-
-    message: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
-    usage: Usage | None = None
-    unenforced: tuple[str, ...] = ()
-
-
-class Extra(msgspec.Struct, omit_defaults=True):
-    """What a single task has beside its work, when it has any."""
-
-    label: str = ""
-    timeout: float | None = None
-    retry: dict[str, Any] | None = None
-    start_at: Micros | None = None
-    key: str | None = None
-
-
-class Label(msgspec.Struct):
-    """Of a single task's work: what names it."""
-
-    python: str = ""
-    run: tuple[str, ...] = ()
-    shell: str = ""
-
-
 class Schedule(msgspec.Struct):
     """A published workflow: hash, instant of publication, last slot, its schedule as text."""
 
@@ -156,13 +121,8 @@ class Schedule(msgspec.Struct):
     s: str = ""
 
 
-encode = msgspec.json.Encoder().encode
 encode_sorted = msgspec.json.Encoder(order="deterministic").encode
-decode: Any = msgspec.json.decode
 pack = msgspec.msgpack.Encoder().encode
-decode_label = msgspec.json.Decoder(Label).decode
-decode_extra = msgspec.json.Decoder(Extra).decode
-decode_detail = msgspec.json.Decoder(Detail).decode
 unpack_task = msgspec.msgpack.Decoder(TaskRecord).decode
 unpack_run = msgspec.msgpack.Decoder(RunRecord).decode
 unpack_schedule = msgspec.msgpack.Decoder(Schedule).decode
@@ -177,23 +137,6 @@ def unpack_state(raw: bytes) -> TaskRecord:
     return TaskRecord(s=QUEUED, Q=int(at), u=None if queue == "default" else queue, v=int(version))
 
 
-def label_of(work: bytes, extra: bytes | None = None) -> str:
-    """The name of a single task: its function, or its command. A record that cannot be read has none."""
-    try:
-        if extra and (label := decode_extra(extra).label):
-            return label
-        found = decode_label(work)
-    except msgspec.DecodeError:
-        return "?"
-    if found.python:
-        return found.python
-    return found.run[0].rpartition("/")[2] if found.run else "shell"
-
-
 def detail_of(outcome: Outcome) -> str:
-    """JSON of what is shown of an outcome; empty when there is nothing."""
-    bare = outcome.usage is None and outcome.exit_code is None
-    if bare and not (outcome.message or outcome.signal or outcome.unenforced):
-        return ""
-    detail = Detail(outcome.message, outcome.exit_code, outcome.signal, outcome.usage, outcome.unenforced)
-    return encode(detail).decode()
+    """The store's `detail_of`, as text: Lua keeps it in a record."""
+    return codec.detail_of(outcome).decode()

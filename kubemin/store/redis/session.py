@@ -13,11 +13,12 @@ from kubemin.clock import SECOND, Micros, WallClock
 from kubemin.errors import KubeminError
 from kubemin.model.references import ReferenceMissing
 from kubemin.store.base import CRASH_LIMIT, LOSS_LIMIT, Change
+from kubemin.store.codec import decode, label_of
+from kubemin.store.plans import Plan, Plans
 from kubemin.store.redis import keys
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.inputs import Inputs
-from kubemin.store.redis.plans import Plan, Plans
-from kubemin.store.redis.records import decode, label_of, pack, unpack_run
+from kubemin.store.redis.records import pack, unpack_run
 
 VERSION = 1  # of records that this code writes; it reads all up to it
 RECORDS = 250  # that one script may touch: about 2 ms

@@ -11,21 +11,10 @@ from typing import TYPE_CHECKING
 from kubemin.model import transitions as rules
 from kubemin.model.states import Cause, Kind
 from kubemin.store.base import Change
-from kubemin.store.sqlite.graphs import Plan, passes
+from kubemin.store.codec import CANCELLED, QUEUED, SETTLED, STATES, WAITING
+from kubemin.store.plans import Plan
 from kubemin.store.sqlite.ripples import BUILD, BUILDING, BUILT, REBUILD, RELEASE, RELEASED, RERELEASE, STOP, TRASH
-from kubemin.store.sqlite.rows import (
-    CANCELLED,
-    FRESH,
-    KEPT,
-    QUEUED,
-    SETTLED,
-    STATES,
-    WAITING,
-    RunRow,
-    TaskRow,
-    new_task,
-    reset,
-)
+from kubemin.store.sqlite.rows import FRESH, KEPT, RunRow, TaskRow, new_task, reset
 
 if TYPE_CHECKING:
     from kubemin.store.sqlite.settle import Settler
@@ -83,7 +72,7 @@ class Building:
                 opened += 1
             else:
                 marks = plan.marks(task.idx, edge.node, edge.soft)
-                heard |= passes(STATES[need.state], need, marks)
+                heard |= need.passes(marks)
         if rules.runs_again(STATES[task.state], forced=forced):
             fresh = FRESH if forced and plan.nodes[task.idx].kind is Kind.FANOUT else 0
             reset(task, opened, heard | fresh)

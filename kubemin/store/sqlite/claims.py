@@ -11,30 +11,25 @@ from kubemin.clock import SECOND
 from kubemin.model.records import Claim, Owner
 from kubemin.model.states import Cause
 from kubemin.store.base import Change
-from kubemin.store.sqlite.graphs import Plan
-from kubemin.store.sqlite.inputs import Inputs
-from kubemin.store.sqlite.quarantine import CorruptRun
-from kubemin.store.sqlite.rows import (
+from kubemin.store.codec import (
     CANCELLED,
-    CLAIMED,
     FAILED,
     QUEUED,
-    ROUND,
     RUNNING,
     SETTLED,
-    SOLO,
     WAITING,
     Detail,
-    Held,
-    RunRow,
-    TaskRow,
     decode_extra,
     decode_label,
     encode,
     label_of,
 )
+from kubemin.store.plans import Plan
+from kubemin.store.sqlite.inputs import Inputs
+from kubemin.store.sqlite.quarantine import CorruptRun
+from kubemin.store.sqlite.rows import CLAIMED, ROUND, SOLO, Held, RunRow, TaskRow
 from kubemin.store.sqlite.session import Session
-from kubemin.store.sqlite.settle import Settler, step_path
+from kubemin.store.sqlite.settle import Settler
 
 
 class Claims:
@@ -140,7 +135,7 @@ class Claims:
         work, refers = plan.work(task.node)
         inputs = msgspec.Raw(encode(self.inputs.of(run, plan, task))) if refers else None
         timeout = self.task_timeout if node.timeout is None else node.timeout
-        step = step_path(plan, task)
+        step = plan.step_path(task.node, task.item)
         return Claim(
             run.id, task.idx, step, run.workflow, task.token, task.attempt + 1, timeout, msgspec.Raw(work), inputs,
             plan.graph.directory,

@@ -5,25 +5,14 @@ from __future__ import annotations
 from kubemin.errors import NotFound, Refused
 from kubemin.model.records import Owner
 from kubemin.model.states import Cause
+from kubemin.store.admission import concurrency_key
 from kubemin.store.base import Change, Stop
-from kubemin.store.sqlite.inputs import Inputs, decode
-from kubemin.store.sqlite.intake import Intake, concurrency_key
+from kubemin.store.codec import CANCELLED, COMPLETED, RUN_STATES, RUNNING, STOPPING, WAITING, decode
+from kubemin.store.sqlite.inputs import Inputs
+from kubemin.store.sqlite.intake import Intake
 from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.ripples import BUILDING, REBUILD
-from kubemin.store.sqlite.rows import (
-    CANCELLED,
-    COMPLETED,
-    NAMES,
-    ROUND,
-    RUN_STATES,
-    RUNNING,
-    SOLO,
-    STOPPING,
-    WAITING,
-    RunRow,
-    TaskRow,
-    reset,
-)
+from kubemin.store.sqlite.rows import NAMES, ROUND, SOLO, RunRow, TaskRow, reset
 from kubemin.store.sqlite.session import Session
 from kubemin.store.sqlite.settle import Settler
 
@@ -120,9 +109,9 @@ class Control:
         if step is not None and step not in plan.by_step:
             raise NotFound(f"run {run.id} has no step {step}; a forEach step is run again as a whole")
         rule = plan.graph.concurrency
-        ckey = None if rule is None else concurrency_key(rule, decode(self.inputs.params(run.id)))
+        ckey = concurrency_key(plan, decode(self.inputs.params(run.id)))
         if rule is not None and rule.policy == "reject":
-            self._refuse_held(ckey)
+            self.intake.refuse_held(ckey)
         self.s.write("delete_ripples", (run.id,))
         self._reopen(run, step, ckey)
         self.intake.acquire(run, rule)
@@ -132,12 +121,6 @@ class Control:
         self.settler.push(REBUILD, run.id)
         self.settler.settle()
         return run.round
-
-    def _refuse_held(self, ckey: str | None) -> None:
-        self.s.flush()
-        holder = self.s.one("key_holder", (ckey,))
-        if holder is not None:
-            raise Refused(f'run {holder[0]} holds the concurrency key "{ckey}"; wait for its end', code="concurrency")
 
     def _reopen(self, run: RunRow, step: str | None, ckey: str | None) -> None:
         run.round += 1

@@ -11,11 +11,11 @@ from kubemin.model.graph import Schedule
 from kubemin.model.records import Definition, Rejection, Submission
 from kubemin.model.states import Cause
 from kubemin.store.base import Change, Retention
-from kubemin.store.sqlite.graphs import decode_graph
+from kubemin.store.codec import CANCELLED, WAITING, decode_graph, encode
 from kubemin.store.sqlite.intake import Intake
 from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.ripples import TRASH
-from kubemin.store.sqlite.rows import CANCELLED, SOLO, WAITING, TaskRow, encode
+from kubemin.store.sqlite.rows import SOLO, TaskRow
 from kubemin.store.sqlite.session import Session
 from kubemin.store.sqlite.settle import Settler
 

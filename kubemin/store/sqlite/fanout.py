@@ -10,23 +10,10 @@ from typing import TYPE_CHECKING
 from kubemin.model import transitions as rules
 from kubemin.model.references import ReferenceMissing
 from kubemin.model.states import Cause
-from kubemin.store.sqlite.graphs import Plan
+from kubemin.store.codec import COMPLETED, FAILED, NUMBERS, RUNNING, STATES, Detail, encode
+from kubemin.store.plans import Plan
 from kubemin.store.sqlite.ripples import FAN
-from kubemin.store.sqlite.rows import (
-    CAUSES,
-    COMPLETED,
-    FAILED,
-    FRESH,
-    NUMBERS,
-    RUNNING,
-    STATES,
-    Detail,
-    RunRow,
-    TaskRow,
-    encode,
-    new_task,
-    reset,
-)
+from kubemin.store.sqlite.rows import CAUSES, FRESH, RunRow, TaskRow, new_task, reset
 
 if TYPE_CHECKING:
     from kubemin.store.sqlite.settle import Settler

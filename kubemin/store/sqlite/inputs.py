@@ -9,9 +9,10 @@ import msgspec
 
 from kubemin.clock import rfc3339
 from kubemin.model.references import render
-from kubemin.store.sqlite.graphs import Plan
+from kubemin.store.codec import COMPLETED, encode, label_of
+from kubemin.store.plans import Plan
 from kubemin.store.sqlite.quarantine import CorruptRun
-from kubemin.store.sqlite.rows import COMPLETED, RunRow, TaskRow, encode, label_of
+from kubemin.store.sqlite.rows import RunRow, TaskRow
 from kubemin.store.sqlite.session import Session
 
 CACHED = 64  # of the runs in progress: so many parameters and item lists at most, and no more than

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
-from kubemin.errors import Invalid, KubeminError
-from kubemin.model.graph import Concurrency, Retry
-from kubemin.model.ids import RUN_ID_PATTERN
-from kubemin.model.records import Accepted, Rejection, Submission
-from kubemin.model.references import as_text, render
+from kubemin.errors import KubeminError, NotFound
+from kubemin.model.graph import Concurrency
+from kubemin.model.records import Accepted, Submission
 from kubemin.model.states import Cause
-from kubemin.store.sqlite.graphs import Plan
+from kubemin.store.admission import (
+    Answer,
+    bind,
+    check_id,
+    check_single,
+    concurrency_held,
+    concurrency_key,
+    decode_submissions,
+    key_taken,
+    plan_of,
+    read_part,
+    rejection,
+)
+from kubemin.store.codec import QUEUED, WAITING, Extra, decode, decode_extra, encode
+from kubemin.store.plans import Plan
 from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.ripples import BUILD, BUILDING
-from kubemin.store.sqlite.rows import QUEUED, WAITING, Extra, RunRow, decode_extra, encode
+from kubemin.store.sqlite.rows import RunRow
 from kubemin.store.sqlite.session import Session
 from kubemin.store.sqlite.settle import Settler
 
 INLINE_BYTES = 4096  # of a work kept in the task's row, which each transition writes again
 
-is_run_id = re.compile(RUN_ID_PATTERN).match
-decode_submissions = msgspec.json.Decoder(list[Submission]).decode
-decode_json: Any = msgspec.json.decode
-
-Answer = Accepted | Rejection
 SoloRow = tuple[Any, ...]
 
 
@@ -47,7 +51,7 @@ class Intake:
                 else:
                     answers.append(self._graph(submission, patient=patient))
             except KubeminError as error:
-                answers.append(Rejection(error.code, str(error), error.exit_code))
+                answers.append(rejection(error))
         if solos:
             self._insert_solos(solos, answers)
         self.settler.settle()
@@ -56,16 +60,12 @@ class Intake:
     # --- single tasks ------------------------------------------------------------------------------------------------
 
     def _solo(self, submission: Submission, solos: list[SoloRow]) -> Answer:
-        run, work = submission.id, submission.work
-        if not is_run_id(run):
-            raise Invalid(f'"{run[:40]}" is not a run id: 20 characters of 0-9 and a-z')
-        if work is None or not is_single(work) or not submission.queue:
-            raise Invalid("a single task is one of python, run or shell, and needs a queue")
-        spec = encode(work)
+        check_single(submission)
+        spec = encode(submission.work)
         if submission.key is not None or len(spec) > INLINE_BYTES:
             return self._solo_at_once(submission, spec)
         solos.append(self._solo_row(submission, spec))
-        return Accepted(run, True)
+        return Accepted(submission.id, True)
 
     def _solo_row(self, submission: Submission, spec: bytes) -> SoloRow:
         now, due = self.s.now, submission.start_at
@@ -98,8 +98,6 @@ class Intake:
             and not submission.workflow
         ):
             return None
-        if submission.retry is not None:
-            as_retry(submission.retry)
         return encode(Extra(submission.workflow, submission.timeout, submission.retry, submission.start_at))
 
     def _insert_solos(self, solos: list[SoloRow], answers: list[Answer]) -> None:
@@ -123,8 +121,7 @@ class Intake:
 
     def _graph(self, submission: Submission, *, patient: bool) -> Answer:
         run = submission.id
-        if not is_run_id(run):
-            raise Invalid(f'"{run[:40]}" is not a run id: 20 characters of 0-9 and a-z')
+        check_id(run)
         plan = self._plan(submission)
         params = bind(plan, submission.params)
         body = encode(params) if params else b""
@@ -134,9 +131,9 @@ class Intake:
         if self.s.find_run(run) is not None or self.s.one("known_id", (run,)):
             return Accepted(run, False)
         rule = plan.graph.concurrency
-        ckey = None if rule is None else concurrency_key(rule, params)
+        ckey = concurrency_key(plan, params)
         if rule is not None and rule.policy == "reject" and not patient:
-            self._reject_held(ckey)
+            self.refuse_held(ckey)
         self._take_key(submission)
         if body:
             self.s.write("insert_payload", (run, body))
@@ -147,23 +144,11 @@ class Intake:
         return Accepted(run, True)
 
     def _plan(self, submission: Submission) -> Plan:
-        digest = submission.definition
-        if digest is None:
-            published = self.s.one("published_hash", (submission.workflow,))
-            if published is None:
-                raise _missing(
-                    f"there is no workflow {submission.workflow!r}; `kubeminctl workflows` lists the published ones"
-                )
-            digest = published[0]
-        try:
-            plan = self.s.plans.find(digest)
-        except msgspec.DecodeError as error:
-            raise Invalid(f"definition {digest[:12]} cannot be read any more ({error}); publish it again") from error
-        if plan is None:
-            raise _missing(
-                f"definition {digest[:12]} of workflow {submission.workflow!r} is not known here; send it along"
-            )
-        return plan
+        return plan_of(self.s.plans, submission, self._published)
+
+    def _published(self, workflow: str) -> str | None:
+        row = self.s.one("published_hash", (workflow,))
+        return None if row is None else row[0]
 
     def _new_run(self, submission: Submission, plan: Plan, ckey: str | None) -> RunRow:
         start_at = submission.start_at
@@ -204,11 +189,11 @@ class Intake:
         except CorruptRun as corrupt:
             self.settler.put_aside(corrupt)
 
-    def _reject_held(self, ckey: str | None) -> None:
+    def refuse_held(self, ckey: str | None) -> None:
         self.s.flush()
         holder = self.s.one("key_holder", (ckey,))
         if holder is not None:
-            raise _Conflict(f'run {holder[0]} holds the concurrency key "{ckey}"; wait for its end', code="concurrency")
+            raise concurrency_held(holder[0], ckey)
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -218,10 +203,7 @@ class Intake:
         if row is None:
             return None
         if not self._same(row[0], submission, body):
-            raise _Conflict(
-                f'the key "{submission.key}" belongs to run {row[0]} with another workflow or other parameters',
-                code="key_conflict",
-            )
+            raise key_taken(submission.key, row[0])
         return Accepted(row[0], False)
 
     def _take_key(self, submission: Submission) -> None:
@@ -234,7 +216,7 @@ class Intake:
         if (submission.work is None) != (found is not None):
             return False
         name = found.workflow if found else self._solo_label(run)
-        return name == submission.workflow and decode_json(body or b"{}") == decode_json(wanted or b"{}")
+        return name == submission.workflow and decode(body or b"{}") == decode(wanted or b"{}")
 
     def _stored(self, run: str) -> bytes:
         row = self.s.one("payload", (run,))
@@ -251,32 +233,8 @@ class Intake:
     # --- batches in parts --------------------------------------------------------------------------------------------
 
     def stage(self, batch: str, body: bytes) -> None:
-        try:
-            submissions = decode_submissions(body)
-        except msgspec.DecodeError as error:
-            raise Invalid(f"part of batch {batch}: {error}") from error
-        for submission in submissions:
-            work = submission.work
-            plain = work is not None and is_single(work) and submission.retry is None and submission.key is None
-            if not is_run_id(submission.id) or not plain or not submission.queue:
-                self._check_staged(batch, submission)
-        self.s.write("stage", (batch, self.s.now, len(submissions), body))
-
-    def _check_staged(self, batch: str, submission: Submission) -> None:
-        """All that could be said against it is said now: after the seal nobody listens."""
-        if not is_run_id(submission.id):
-            raise Invalid(f'batch {batch}: "{submission.id[:40]}" is not a run id')
-        if submission.key is not None:
-            raise Invalid("a submission with a key cannot be part of a batch in parts; submit it by itself")
-        if submission.work is None:
-            plan = self._plan(submission)
-            params = bind(plan, submission.params)
-            if plan.graph.concurrency is not None:
-                concurrency_key(plan.graph.concurrency, params)
-        elif not is_single(submission.work) or not submission.queue:
-            raise Invalid("a single task is one of python, run or shell, and needs a queue")
-        elif submission.retry is not None:
-            as_retry(submission.retry)
+        count = len(read_part(batch, body, self._plan))
+        self.s.write("stage", (batch, self.s.now, count, body))
 
     def seal(self, batch: str) -> int:
         known = self.s.one("sealed", (batch,))
@@ -284,7 +242,7 @@ class Intake:
             return int(known[0])
         count = int(self.s.one("staged_count", (batch,))[0])
         if not count:
-            raise _missing(f"there is no batch {batch}; send its parts again")
+            raise NotFound(f"there is no batch {batch}; send its parts again")
         self.s.write("seal", (self.s.now, batch))
         self.s.write("insert_sealed", (batch, count, self.s.now))
         self.s.sealed = True
@@ -318,40 +276,3 @@ class Intake:
         self.submit(decode_submissions(body), patient=True)
         self.s.write("delete_part", (batch, part))
         return count
-
-
-class _Conflict(KubeminError):
-    exit_code = 5
-
-
-def _missing(message: str) -> KubeminError:
-    from kubemin.errors import NotFound
-
-    return NotFound(message)
-
-
-def is_single(work: dict[str, Any]) -> bool:
-    return ("python" in work) + ("run" in work) + ("shell" in work) == 1
-
-
-def as_retry(given: dict[str, Any]) -> Retry:
-    try:
-        return msgspec.convert(given, Retry)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"retry: {error}") from error
-
-
-def bind(plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
-    """Parameters with defaults filled in. Raises Invalid."""
-    if not plan.graph.params and not given:
-        return {}
-    from kubemin.files import bind_params
-
-    return bind_params(plan.graph, given)
-
-
-def concurrency_key(rule: Concurrency, params: dict[str, Any]) -> str:
-    try:
-        return as_text(render(rule.key, {"params": params}))
-    except (KubeminError, ValueError) as error:
-        raise Invalid(f"concurrency.key: {error}") from error

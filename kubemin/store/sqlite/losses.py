@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from kubemin.model.records import Owner
 from kubemin.model.states import Cause, TaskState
 from kubemin.store.base import Blame
+from kubemin.store.codec import Detail, encode
 from kubemin.store.sqlite.outcomes import CHARGES, REPORTED, Outcomes
 from kubemin.store.sqlite.quarantine import CorruptRun
-from kubemin.store.sqlite.rows import Detail, RunRow, TaskRow, encode
+from kubemin.store.sqlite.rows import RunRow, TaskRow
 from kubemin.store.sqlite.session import Session
 from kubemin.store.sqlite.settle import Settler
 

@@ -13,7 +13,7 @@ import msgspec
 
 from kubemin.model.graph import Graph
 from kubemin.model.records import Definition, Submission
-from kubemin.store.sqlite.rows import decode_extra
+from kubemin.store.codec import decode_extra
 from kubemin.store.sqlite.session import Session
 from kubemin.store.sqlite.store import SqliteStore
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 from kubemin.errors import NotFound
 from kubemin.model.obstacles import TASKS, Obstacles, OpenNeed, TaskFacts
 from kubemin.model.states import TASK_FAILURES, Kind, RunState, TaskState
-from kubemin.store.sqlite.rows import (
+from kubemin.store.codec import (
     COMPLETED,
     QUEUED,
     RUN_STATES,
     RUNNING,
-    SOLO,
     STATES,
     STOPPING,
     WAITING,
@@ -21,6 +20,7 @@ from kubemin.store.sqlite.rows import (
     decode_extra,
     label_of,
 )
+from kubemin.store.sqlite.rows import SOLO
 
 if TYPE_CHECKING:
     from kubemin.model.graph import Graph, Node

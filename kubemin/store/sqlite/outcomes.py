@@ -15,32 +15,25 @@ from kubemin.model import transitions as rules
 from kubemin.model.graph import Retry
 from kubemin.model.records import Outcome, Owner
 from kubemin.model.states import TASK_TERMINAL, Cause, TaskState
+from kubemin.store.admission import as_retry
 from kubemin.store.base import CRASH_LIMIT, LOSS_LIMIT, Change, Verdict
-from kubemin.store.sqlite.inputs import Inputs
-from kubemin.store.sqlite.intake import as_retry
-from kubemin.store.sqlite.quarantine import CorruptRun
-from kubemin.store.sqlite.rows import (
-    CAUSES,
+from kubemin.store.codec import (
     COMPLETED,
-    CRASH,
-    DRAIN,
-    ENDED,
     FAILED,
-    LOSS,
     NUMBERS,
     QUEUED,
     SETTLED,
-    SOLO,
     WAITING,
     Detail,
-    Held,
-    RunRow,
-    TaskRow,
     decode_extra,
+    detail_of,
     encode,
 )
+from kubemin.store.sqlite.inputs import Inputs
+from kubemin.store.sqlite.quarantine import CorruptRun
+from kubemin.store.sqlite.rows import CAUSES, CRASH, DRAIN, ENDED, LOSS, SOLO, Held, RunRow, TaskRow
 from kubemin.store.sqlite.session import Session, TaskKey
-from kubemin.store.sqlite.settle import Settler, step_path
+from kubemin.store.sqlite.settle import Settler
 
 REPORTED = TASK_TERMINAL - {TaskState.SKIPPED}  # the states that a worker may report
 CHARGES = {Cause.WORKER_LOST: (CRASH, CRASH_LIMIT), Cause.NODE_LOST: (LOSS, LOSS_LIMIT)}
@@ -68,7 +61,7 @@ class Outcomes:
             del claims[task]
             settled[task] = outcome.token
             if held.clean and outcome.state is TaskState.COMPLETED and task not in stopping:
-                detail, output = _detail(outcome), outcome.output
+                detail, output = detail_of(outcome) or None, outcome.output
                 started = outcome.started or held.started
                 completed.append((started, now, detail, output, outcome.run))
                 self._tell_completed(outcome.run, held, (now - started) / SECOND)
@@ -109,7 +102,7 @@ class Outcomes:
         if run is None:
             return (self.inputs.label(task.run),) * 2
         try:
-            return run.workflow, step_path(self.s.plan(run), task)
+            return run.workflow, self.s.plan(run).step_path(task.node, task.item)
         except CorruptRun:
             return run.workflow, ""
 
@@ -118,7 +111,7 @@ class Outcomes:
         run = self.run_of(task)
         task.flags |= SETTLED
         task.started = outcome.started or task.started
-        task.detail = _detail(outcome)
+        task.detail = detail_of(outcome) or None
         self.s.touch(task, ENDED)
         self._keep_tails(run, task, outcome)
         if outcome.state is None:
@@ -223,13 +216,3 @@ class Outcomes:
 def _spread() -> float:
     """0 to 1, evenly: `random` would cost every start some milliseconds."""
     return int.from_bytes(os.urandom(4), "big") / 2**32
-
-
-def _detail(outcome: Outcome) -> bytes | None:
-    if (
-        outcome.usage is None
-        and outcome.exit_code is None
-        and not (outcome.message or outcome.signal or outcome.unenforced)
-    ):
-        return None
-    return encode(Detail(outcome.message, outcome.exit_code, outcome.signal, outcome.usage, outcome.unenforced))

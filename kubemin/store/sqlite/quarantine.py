@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from kubemin.errors import StoreUnavailable
 from kubemin.model.states import Cause
 from kubemin.store.base import Change
+from kubemin.store.codec import FAILED
 from kubemin.store.sqlite.ripples import RELEASED
-from kubemin.store.sqlite.rows import FAILED
 
 if TYPE_CHECKING:
     from kubemin.store.sqlite.settle import Settler

@@ -16,22 +16,22 @@ from kubemin.model.graph import Graph
 from kubemin.model.records import Definition, RunView, Submission, TaskView
 from kubemin.model.states import Kind, RunState
 from kubemin.store.base import QueueView, RunFilter, WorkflowView
-from kubemin.store.sqlite.graphs import decode_graph
-from kubemin.store.sqlite.inputs import decode, join_outputs
-from kubemin.store.sqlite.rows import (
+from kubemin.store.codec import (
     COMPLETED,
     NUMBERS,
-    ROUND,
     RUN_STATES,
     RUNNING,
-    SOLO,
     STATES,
     Detail,
     Extra,
+    decode,
     decode_detail,
     decode_extra,
+    decode_graph,
     label_of,
 )
+from kubemin.store.sqlite.inputs import join_outputs
+from kubemin.store.sqlite.rows import ROUND, SOLO
 
 IDS_AT_ONCE = 10_000  # ids in one query
 

@@ -1,4 +1,4 @@
-"""Rows as objects, and the numbers that stand for states in the file. Pure data; SQL is in `queries.sql`.
+"""Rows as objects. Pure data; SQL is in `queries.sql`.
 
 `TaskRow` and `RunRow` list their fields in the order of the columns that the queries select and write.
 """
@@ -12,22 +12,18 @@ from typing import Any
 import msgspec
 
 from kubemin.clock import Micros
-from kubemin.model.records import Usage
-from kubemin.model.states import Cause, RunState, TaskState
+from kubemin.model import transitions as rules
+from kubemin.model.states import Cause
+from kubemin.store.codec import COMPLETED, SETTLED, STATES, WAITING, encode
+from kubemin.store.plans import GATE, MEMBER, SOFT
 
-STATES: tuple[TaskState, ...] = tuple(TaskState)  # by number
-WAITING, QUEUED, RUNNING, COMPLETED, FAILED, TIMEOUT, CANCELLED, SKIPPED = range(8)
 NAMES: tuple[str, ...] = tuple(state.value for state in STATES)
-NUMBERS: dict[str, int] = {state.value: number for number, state in enumerate(STATES)}  # also by the enums' members
 CAUSES: dict[Cause | None, str | None] = {None: None, **{cause: cause.value for cause in Cause}}  # `.value` is slow
-RUN_STATES: dict[int, RunState] = {NUMBERS[state.value]: state for state in RunState}  # runs use the same numbers
 
 # Flags of a task; the low byte is what it heard from its needs (model/transitions.py).
 SOLO = 1 << 8  # a single Python task: the row is the run as well
-SETTLED = 1 << 9  # the outcome of `token` was accepted: the same one again is a duplicate
 KEPT = 1 << 10  # completed in an earlier round; passes on again when its needs have ended
 FRESH = 1 << 11  # a fan-out whose completed children are run again too
-STOPPING = 1 << 12  # a solo task that is to be stopped; `cause` says why
 ROUND = 1 << 16  # a solo task's round, less 1, counted from this bit up
 
 CRASH, LOSS, DRAIN = 1, 1 << 8, 1 << 16  # one strike of each kind
@@ -67,6 +63,11 @@ class TaskRow(msgspec.Struct, gc=False):
     @property
     def child(self) -> bool:
         return self.item is not None
+
+    def passes(self, marks: int) -> int:
+        """What it passes on, having ended, along an edge with these marks (`transitions.passes`)."""
+        soft, gate, member = marks & SOFT != 0, marks & GATE != 0, marks & MEMBER != 0
+        return rules.passes(STATES[self.state], self.cause, self.flags, soft=soft, gate=gate, member=member)
 
     def strike(self, kind: int) -> int:
         """Count one strike and return how many of the kind there are."""
@@ -126,7 +127,7 @@ class RunRow(msgspec.Struct, gc=False):
     key: str | None
     place: int
     dirty: int = 0  # 1: only what run_counters writes
-    plan: Any = None  # the graphs.Plan of its definition, once it was needed
+    plan: Any = None  # the Plan of its definition, once it was needed
 
     @property
     def ended(self) -> bool:
@@ -139,33 +140,6 @@ class RunRow(msgspec.Struct, gc=False):
     @property
     def stopped(self) -> Cause | None:
         return None if self.stop is None else Cause(self.stop)
-
-
-class Detail(msgspec.Struct, omit_defaults=True):
-    """What is shown of a task's last end and never queried."""
-
-    message: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
-    usage: Usage | None = None
-    unenforced: tuple[str, ...] = ()
-
-
-class Extra(msgspec.Struct, omit_defaults=True):
-    """What a single task has beside its work, when it has any. `label` names it where its work does not."""
-
-    label: str = ""
-    timeout: float | None = None
-    retry: dict[str, Any] | None = None
-    start_at: Micros | None = None
-
-
-class Label(msgspec.Struct):
-    """Of a single task's work: what names it."""
-
-    python: str = ""
-    run: tuple[str, ...] = ()
-    shell: str = ""
 
 
 class Held(msgspec.Struct, gc=False):
@@ -222,21 +196,4 @@ run_update = attrgetter(
 )  # fmt: skip
 run_counters = attrgetter("cause", "live", "listed_json", "parked", "next", "id")
 
-encode = msgspec.json.Encoder().encode
 decode_counts = msgspec.json.Decoder(dict[str, int]).decode
-decode_label = msgspec.json.Decoder(Label).decode
-decode_extra = msgspec.json.Decoder(Extra).decode
-decode_detail = msgspec.json.Decoder(Detail).decode
-
-
-def label_of(spec: bytes, extra: bytes | None = None) -> str:
-    """The name of a single task: its function, or its command. A record that cannot be read has none."""
-    try:
-        if extra is not None and (label := decode_extra(extra).label):
-            return label
-        found = decode_label(spec)
-    except msgspec.DecodeError:
-        return "?"
-    if found.python:
-        return found.python
-    return found.run[0].rpartition("/")[2] if found.run else "shell"

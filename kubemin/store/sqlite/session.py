@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
-import msgspec
-
 from kubemin.clock import Micros, WallClock
 from kubemin.errors import Invalid, NotFound, Refused, StoreUnavailable
 from kubemin.model.records import Owner
 from kubemin.model.states import Cause, When
 from kubemin.store.base import Change
+from kubemin.store.codec import STOPPING, label_of
+from kubemin.store.plans import CorruptDefinition, Plan, Plans
 from kubemin.store.sqlite import rows
 from kubemin.store.sqlite.database import connect, identity, queries, translate
-from kubemin.store.sqlite.graphs import Plan, Plans
 from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.rows import Held, RunRow, TaskRow
 
@@ -133,9 +132,9 @@ class Session:
         for key, instance, slot, incarnation, retired in self.all("owners"):
             self._know(Owner(instance, slot, incarnation), key, retired is not None)
         for run, idx, token, owner, started, flags, cause, stop, spec, extra in self.all("held"):
-            label = rows.label_of(spec, extra) if flags & rows.SOLO else ""
+            label = label_of(spec, extra) if flags & rows.SOLO else ""
             self.claims[run, idx] = Held(token, owner, False, label, started or 0)
-            if flags & rows.STOPPING:
+            if flags & STOPPING:
                 self.stopping[run, idx] = Cause(cause)
             elif stop is not None and not self.always(run, idx):
                 self.stopping[run, idx] = Cause(stop)
@@ -296,11 +295,9 @@ class Session:
         plan: Plan | None = run.plan
         if plan is None:
             try:
-                plan = run.plan = self.plans.find(run.definition)
-            except msgspec.DecodeError as error:
-                raise CorruptRun(run.id, f"its definition cannot be read: {error}") from error
-            if plan is None:
-                raise CorruptRun(run.id, "its definition is missing")
+                plan = run.plan = self.plans.get(run.definition)
+            except CorruptDefinition as error:
+                raise CorruptRun(run.id, str(error)) from error
         return plan
 
     def always(self, run: str, idx: int) -> bool:

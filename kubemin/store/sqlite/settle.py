@@ -14,32 +14,14 @@ from kubemin.clock import SECOND
 from kubemin.model import transitions as rules
 from kubemin.model.states import Cause, Kind, When
 from kubemin.store.base import SLICE, WINDOW, Change
+from kubemin.store.codec import CANCELLED, COMPLETED, FAILED, NUMBERS, QUEUED, SKIPPED, STATES, STOPPING, TIMEOUT
+from kubemin.store.plans import Plan
 from kubemin.store.sqlite.building import Building
 from kubemin.store.sqlite.fanout import Fans
-from kubemin.store.sqlite.graphs import Plan, passes
 from kubemin.store.sqlite.inputs import Inputs
 from kubemin.store.sqlite.quarantine import CorruptRun, put_aside
 from kubemin.store.sqlite.ripples import FAN, TELL
-from kubemin.store.sqlite.rows import (
-    ALL,
-    CANCELLED,
-    CAUSES,
-    COMPLETED,
-    ENDED,
-    FAILED,
-    HEARD,
-    KEPT,
-    NAMES,
-    NUMBERS,
-    PLACED,
-    QUEUED,
-    SKIPPED,
-    STATES,
-    STOPPING,
-    TIMEOUT,
-    RunRow,
-    TaskRow,
-)
+from kubemin.store.sqlite.rows import ALL, CAUSES, ENDED, HEARD, KEPT, NAMES, PLACED, RunRow, TaskRow
 from kubemin.store.sqlite.session import Session
 
 
@@ -159,12 +141,11 @@ class Settler:
         run = self.s.run(run_id)
         plan = self.s.plan(run)
         task = self.s.task(run_id, idx)
-        state = STATES[task.state]
         dependents = plan.dependents[idx]
         upto = min(len(dependents), pos + max(self.budget, 1))
         for dependent, marks in dependents[pos:upto]:
             other = self.s.task(run_id, dependent)
-            other.flags |= passes(state, task, marks)
+            other.flags |= task.passes(marks)
             other.open -= 1
             self.s.touch(other, HEARD)
             if other.open == 0:
@@ -271,9 +252,10 @@ class Settler:
             seconds = (task.finished - task.started) / SECOND
         if event == "finished" and task.cause == "crash":
             event = "quarantined"
+        step = plan.step_path(task.node, task.item)
         self.s.changes.append(
             Change(
-                event, run.id, run.workflow, step_path(plan, task), f"{run.id}.{task.idx}", NAMES[task.state],
+                event, run.id, run.workflow, step, f"{run.id}.{task.idx}", NAMES[task.state],
                 task.cause or "", task.attempt, message, False, seconds,
             )
         )  # fmt: skip
@@ -291,11 +273,6 @@ class Settler:
         self.s.changes.append(
             Change("finished", task.run, label, "", "", state, task.cause or "", task.attempt, message, True, seconds)
         )
-
-
-def step_path(plan: Plan, task: TaskRow) -> str:
-    step = plan.nodes[task.node].step
-    return step if task.item is None else f"{step}[{task.item}]"
 
 
 _END_EVENTS: dict[int, str] = {SKIPPED: "skipped", CANCELLED: "cancelled"}

@@ -1,4 +1,7 @@
-"""Compiled graphs as the store uses them: decoded once, with edges turned round, kept for the runs in progress."""
+"""Compiled graphs as a store uses them: decoded once, with edges turned round, kept for the runs in progress.
+
+Pure but for the function that loads a definition's bytes, which the engine gives.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,21 @@ from functools import cached_property
 
 import msgspec
 
-from kubemin.model import transitions as rules
+from kubemin.errors import StoreUnavailable
 from kubemin.model.graph import Graph, Node
 from kubemin.model.references import has_reference
-from kubemin.model.states import Kind, TaskState
-from kubemin.store.sqlite.rows import TaskRow, encode
+from kubemin.model.states import Kind
+from kubemin.store.codec import decode_graph, encode
 
 CACHED_NODES = 300_000  # of all graphs in memory together; the one in use is always kept
 
 SOFT, GATE, MEMBER = 1, 2, 4  # marks of an edge, as `transitions.passes` asks for them
 
-decode_graph = msgspec.json.Decoder(Graph).decode
+
+class CorruptDefinition(StoreUnavailable):
+    """A definition is gone, or its bytes cannot be read."""
+
+    code = "corrupt"
 
 
 class Plan:
@@ -55,9 +62,13 @@ class Plan:
     def by_step(self) -> dict[str, int]:
         return {node.step: idx for idx, node in enumerate(self.nodes)}
 
+    def first_of(self, step: str) -> int:
+        """Where a retry from this step begins: of a group, its gate."""
+        return self.by_step.get(step + "/", self.by_step[step])
+
     def downstream(self, step: str) -> frozenset[int]:
         """Of a step: itself and every node after it; of a group: its members too."""
-        start = self.by_step.get(step + "/", self.by_step[step])
+        start = self.first_of(step)
         seen = {start}
         pending = [start]
         while pending:
@@ -75,15 +86,13 @@ class Plan:
             known = self._work[idx] = encode(work), has_reference(work)
         return known
 
-
-def passes(state: TaskState, task: TaskRow, marks: int) -> int:
-    """What an ended task passes on along an edge with these marks."""
-    soft, gate, member = marks & SOFT != 0, marks & GATE != 0, marks & MEMBER != 0
-    return rules.passes(state, task.cause, task.flags, soft=soft, gate=gate, member=member)
+    def step_path(self, node: int, item: int | None) -> str:
+        step = self.nodes[node].step
+        return step if item is None or item < 0 else f"{step}[{item}]"
 
 
 class Plans:
-    """The graphs of runs in progress, least recently used dropped first."""
+    """The graphs of runs in progress, least recently used dropped first. `load`: a definition's bytes by its hash."""
 
     def __init__(self, load: Callable[[str], bytes | None]) -> None:
         self._load = load
@@ -91,7 +100,7 @@ class Plans:
         self._size = 0
 
     def find(self, digest: str) -> Plan | None:
-        """None: unknown. Raises msgspec.DecodeError when it cannot be read."""
+        """None: unknown. Raises CorruptDefinition when it cannot be read."""
         plan = self._plans.get(digest)
         if plan is not None:
             self._plans.move_to_end(digest)
@@ -99,7 +108,17 @@ class Plans:
         body = self._load(digest)
         if body is None:
             return None
-        return self._keep(Plan(digest, decode_graph(body)))
+        try:
+            return self._keep(Plan(digest, decode_graph(body)))
+        except msgspec.DecodeError as error:
+            raise CorruptDefinition(f"definition {digest[:12]} cannot be read: {error}") from error
+
+    def get(self, digest: str) -> Plan:
+        """Of a definition that has to be there. Raises CorruptDefinition."""
+        plan = self.find(digest)
+        if plan is None:
+            raise CorruptDefinition(f"definition {digest[:12]} is missing from the store")
+        return plan
 
     def clear(self) -> None:
         self._plans.clear()
