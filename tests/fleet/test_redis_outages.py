@@ -19,7 +19,8 @@ from kubemin.errors import Invalid, StoreUnavailable
 from kubemin.store.base import Verdict
 from kubemin.store.redis import address as addresses
 from kubemin.store.redis import keys
-from kubemin.store.redis.client import LONGEST_PAUSE, Client
+from kubemin.store.redis.backoff import LONGEST_PAUSE
+from kubemin.store.redis.client import Client
 from kubemin.store.redis.node import NodeStore
 
 SECRET = "open-sesame"

@@ -46,6 +46,34 @@ def free_port() -> int:
     raise RuntimeError("no free port")
 
 
+class Link:
+    """A kept connection for raw commands: it stays where new ones are refused."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(5)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def send(self, *words: str | int) -> None:
+        packed = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in map(_encode, words))
+        self._socket.sendall(b"*%d\r\n" % len(words) + packed)
+
+    def command(self, *words: str | int) -> bytes:
+        """The raw reply."""
+        self.send(*words)
+        return self._socket.recv(1 << 20)
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
 class Server:
     """One server process. `stop` is an orderly end, `kill` is SIGKILL; `start` begins again with the same data."""
 
@@ -94,12 +122,11 @@ class Server:
 
     def command(self, *words: str | int) -> bytes:
         """A raw command on a connection of its own; the raw reply."""
-        packed = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in map(_encode, words))
-        with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(5)
-            link.connect(self.socket)
-            link.sendall(packed)
-            return link.recv(1 << 20)
+        with self.link() as link:
+            return link.command(*words)
+
+    def link(self) -> Link:
+        return Link(self.socket)
 
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)

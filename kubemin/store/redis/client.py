@@ -2,7 +2,7 @@
 
 redis-py's `Connection` does the network, TLS, ACL and parsing; commands are packed by hiredis. Every wait has an end.
 A call that was sent and lost its reply is sent again, since every operation of the store knows a repeat. After a failed
-connect the next one waits, jittered and bounded, so that a thousand clients do not come back at once.
+connect the next one waits; after any other failure, a refusal too, `retry_in` says for how long the caller should.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kubemin import clock
 from kubemin.errors import StoreUnavailable
 from kubemin.store.redis.address import Address
+from kubemin.store.redis.backoff import Backoff
 from kubemin.store.redis.errors import translate
-from kubemin.store.redis.scripts import Script, script
+from kubemin.store.redis.scripts import Script, guarded, script
 
 TIMEOUT = 5.0  # seconds a reply may take
 CONNECT_TIMEOUT = 3.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between connects that fail
 DROPS = 5  # connections that may break under one call
 REDIRECTIONS = 5
 IN_FLIGHT = 3  # scripts sent before the reply to the first is read
@@ -42,8 +41,7 @@ class Client:
         self._connection: Driver | None = None
         self._where = address.shown
         self._master: tuple[str, int] | None = None  # where the cluster said our slot is
-        self._pause = 0.0
-        self._not_before = 0.0
+        self._connects, self._calls = Backoff(), Backoff()
         self._failure: StoreUnavailable | None = None
         self._ahead = False  # whether commands are sent before earlier ones are answered
 
@@ -53,8 +51,9 @@ class Client:
         return self._where
 
     def retry_in(self) -> float:
-        """Seconds until the next connect is tried; calls before that fail at once."""
-        return max(self._not_before - clock.monotonic(), 0.0) if self._connection is None else 0.0
+        """Seconds after a failure until a call is worth trying; without a connection, calls before that fail at
+        once."""
+        return max(self._calls.left(), self._connects.left() if self._connection is None else 0.0)
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -65,17 +64,21 @@ class Client:
 
     def run(self, what: Script | str, keys: Sequence[str], *arguments: Argument, timeout: float | None = None) -> Any:
         """One script by its hash, loaded where the server does not know it."""
-        loaded = script(what) if isinstance(what, str) else what
+        loaded = self._loaded(what)
         command = (b"EVALSHA", loaded.sha, len(keys), *keys, *arguments)
         reply = self._exchange([command], timeout)[0]
         if isinstance(reply, Exception) and _is_missing_script(reply):
             reply = self._exchange([(b"EVAL", loaded.text, len(keys), *keys, *arguments)], timeout)[0]
         return self._checked(reply)
 
+    def _loaded(self, what: Script | str) -> Script:
+        loaded = script(what) if isinstance(what, str) else what
+        return guarded(loaded) if self.address.kind == "cluster" else loaded
+
     def run_many(self, name: str, keys: Sequence[str], calls: Iterable[Sequence[Argument]]) -> list[Any]:
         """One script several times, IN_FLIGHT of them sent ahead, so that both sides work at once; `calls` may be made
         while they are sent. Only for scripts that may be repeated: after a broken connection all is sent again."""
-        loaded = script(name)
+        loaded = self._loaded(name)
         replies: list[Any] = []
         ahead: deque[Command] = deque()
         self._ahead = True
@@ -128,8 +131,14 @@ class Client:
 
     def _checked(self, reply: Any) -> Any:
         if isinstance(reply, Exception):
-            raise translate(reply, self._where) from reply
+            raise self._translated(reply) from reply
         return reply
+
+    def _translated(self, error: BaseException) -> Exception:
+        failure = translate(error, self._where)
+        if isinstance(failure, StoreUnavailable):
+            self._calls.failed()
+        return failure
 
     def _exchange(self, commands: Sequence[Command], timeout: float | None, repeat: bool = True) -> list[Any]:
         pack_command = _packer()
@@ -143,14 +152,13 @@ class Client:
                 self.disconnect()
                 drops += 1
                 if drops >= DROPS or not repeat or _timed_out(error):
-                    raise translate(error, self._where) from error
+                    raise self._translated(error) from error
                 continue
-            moved = self._redirection(replies)
-            if moved is None:
+            if not any(map(self._sent_away, replies)):
                 return replies
             redirections += 1
             if redirections > REDIRECTIONS:
-                raise translate(moved, self._where) from moved
+                return replies
 
     def _talk(self, connection: Driver, packed: list[bytes], timeout: float | None) -> list[Any]:
         connection.send_packed_command(packed, check_health=False)
@@ -164,21 +172,17 @@ class Client:
                 replies.append(error)
         return replies
 
-    def _redirection(self, replies: list[Any]) -> Exception | None:
-        """An answer that says to look elsewhere: nothing was done, and all of it is sent again there."""
-        for reply in replies:
-            if not isinstance(reply, Exception):
-                continue
-            kind = type(reply).__name__
-            if kind in ("MovedError", "AskError"):
-                self._master = (getattr(reply, "host", ""), int(getattr(reply, "port", 0)))
-                self.disconnect()
-                return reply
-            if kind == "ReadOnlyError" and self.address.kind != "single":
-                self._master = None
-                self.disconnect()
-                return None
-        return None
+    def _sent_away(self, reply: Any) -> bool:
+        """Whether it says that another server holds our slot: nothing was done, and all of it is sent again there. One
+        that became a replica is left behind, whoever is to be asked for its successor."""
+        kind = type(reply).__name__
+        if kind == "MovedError":
+            self._master = (reply.host, int(reply.port))
+            self.disconnect()
+        elif kind == "ReadOnlyError":
+            self._master = None
+            self.disconnect()
+        return kind == "MovedError"
 
     # --- one call that is waited for outside -------------------------------------------------------------------------
 
@@ -198,13 +202,14 @@ class Client:
         try:
             return connection.read_response(disable_decoding=True)
         except _reply_errors() as error:
-            raise translate(error, self._where) from error
+            self._sent_away(error)
+            raise self._translated(error) from error
         except (OSError, _redis_error()) as error:
             raise self._broken(error) from error
 
     def _broken(self, error: BaseException) -> Exception:
         self.disconnect()
-        return translate(error, self._where)
+        return self._translated(error)
 
     def fileno(self) -> int | None:
         """The descriptor of the connection, while there is one."""
@@ -216,19 +221,19 @@ class Client:
     def _connected(self) -> Driver:
         if self._connection is not None:
             return self._connection
-        if clock.monotonic() < self._not_before and self._failure is not None:
+        if self._connects.left() and self._failure is not None:
             raise StoreUnavailable(str(self._failure), fatal=self._failure.fatal, code=self._failure.code)
         try:
             self._connection = self._connect()
         except (OSError, _redis_error(), StoreUnavailable) as error:
             raise self._failed(error) from error
-        self._pause, self._failure = 0.0, None
+        self._connects.reset()
+        self._failure = None
         return self._connection
 
     def _failed(self, error: BaseException) -> Exception:
         failure = translate(error, self._where)
-        self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
-        self._not_before = clock.monotonic() + self._pause * random.uniform(0.5, 1.0)
+        self._connects.failed()
         self._failure = failure if isinstance(failure, StoreUnavailable) else None
         self._master = None
         return failure

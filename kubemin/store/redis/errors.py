@@ -28,7 +28,8 @@ _REPLIES: dict[str, tuple[str, bool, str]] = {
     "NOPERM": ("noperm", True, "the ACL of this user lacks a right; `kubeminctl doctor` lists those needed"),
     "CLUSTERDOWN": ("clusterdown", False, "the cluster does not serve all its slots; waiting"),
     "MASTERDOWN": ("masterdown", False, "the replica has lost its master; waiting"),
-    "TRYAGAIN": ("clusterdown", False, "the cluster moves the slot; waiting"),
+    "TRYAGAIN": ("clusterdown", False, "the cluster moves our slot; waiting until it has"),
+    "MOVED": ("moved", False, "another server of the cluster holds our slot; asking that one"),
     "BUSY": ("busy", False, "a script runs too long there; waiting"),
     "NOREPLICAS": ("noreplicas", False, "too few replicas are in reach; waiting"),
     "UNKILLABLE": ("busy", False, "a script runs too long there; waiting"),
@@ -65,11 +66,14 @@ def _first_words(text: str, name: str) -> list[tuple[str, Any]]:
         "ReadOnlyError": "READONLY", "BusyLoadingError": "LOADING", "AuthenticationError": "WRONGPASS",
         "OutOfMemoryError": "OOM", "NoPermissionError": "NOPERM", "AuthorizationError": "NOPERM",
         "ClusterDownError": "CLUSTERDOWN", "MasterDownError": "MASTERDOWN", "TryAgainError": "TRYAGAIN",
+        "MovedError": "MOVED", "AskError": "TRYAGAIN",
         "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
     }.get(name, "")  # fmt: skip
     inside = next((known for known in _REPLIES if f"-{known} " in text or f": {known} " in text), "")
     if "Authentication required" in text:
         named = "NOAUTH"
+    if "non local key" in text:
+        named = "TRYAGAIN"
     return [(each, _REPLIES.get(each)) for each in (named, word, inside) if each]
 
 

@@ -141,3 +141,4 @@ LEADER_BACKEND = f"{PREFIX}leader:backend"  # string: how this fleet elects its 
 LEADER_STEP_DOWN = f"{PREFIX}leader:stepdown"  # string, PX: the holder that is asked to hand over
 FLEET = f"{PREFIX}fleet"  # string: id of the fleet, so that a stranger's node refuses
 PROBE = f"{PREFIX}probe"  # string, empty: written first, so that a server without memory says so in time
+ABSENT = f"{PREFIX}absent"  # never made: asked for where a missing key tells something (scripts.py)

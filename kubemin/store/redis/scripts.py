@@ -13,6 +13,8 @@ import os
 import re
 from functools import cache
 
+from kubemin.store.redis import keys
+
 _FOLDER = os.path.join(os.path.dirname(__file__), "lua")
 _LAZY_PROLOGUE = "local P, REQ, call, NOW = ARGV[1], nil, redis.call, nil\n"  # the script unpacks its request itself
 _PROLOGUE = """local P, REQ, call = ARGV[1], cmsgpack.unpack(ARGV[2]), redis.call
@@ -96,3 +98,13 @@ def compose(name: str) -> str:
 @cache
 def script(name: str) -> Script:
     return Script(name, compose(name))
+
+
+@cache
+def guarded(plain: Script) -> Script:
+    """The same for a cluster: it fails before anything was changed while our slot is on its way to another server.
+
+    Key by key they leave, and a script would take one that has left for one that never was. Whatever is not there is
+    refused by a server whose slot is leaving: so each script asks first for a key that nobody makes.
+    """
+    return Script(plain.name, f"redis.call('EXISTS', '{keys.ABSENT}')\n{plain.text.decode()}")

@@ -99,6 +99,9 @@ class FleetWorker(Worker):
             self._await()
         elif self._mode.paused:
             super()._rest()
+        elif pause := self._store.client.retry_in():
+            self._idle_poll.poll(min(pause, IDLE_SECONDS) * 1000)
+            self._interrupts.read()
         else:
             self._begin_wait()
 
@@ -122,7 +125,7 @@ class FleetWorker(Worker):
             self._hygiene.own = {self._store.begin_wait(self._queues)}
             self._overdue = clock.monotonic() + BLOCK + OVERDUE
         except StoreUnavailable as error:
-            self._rest_in_outage(error)
+            log.debug("waiting for Redis", worker=self._slot, reason=str(error))
 
     def _await(self) -> None:
         """Until an entry, a packet, an interrupt, or the end of the wait."""
@@ -189,12 +192,6 @@ class FleetWorker(Worker):
                 self._replace_for = "the fleet counts this worker as dead"
         except StoreUnavailable as error:
             log.debug("Redis did not say whether this worker is known", worker=self._slot, reason=str(error))
-
-    def _rest_in_outage(self, error: StoreUnavailable) -> None:
-        log.debug("waiting for Redis", worker=self._slot, reason=str(error))
-        pause = max(self._store.client.retry_in(), SHORTEST_PAUSE)
-        self._idle_poll.poll(min(pause, IDLE_SECONDS) * 1000)
-        self._interrupts.read()
 
     # --- a task -------------------------------------------------------------------------------------------------------
 
