@@ -20,7 +20,7 @@ from kubemin.files.steps import Step
 from kubemin.files.workflow import Workflow, read_workflow
 from kubemin.model.graph import Edge, Graph, Node
 from kubemin.model.records import PAYLOAD_BYTES, Definition
-from kubemin.model.states import Kind
+from kubemin.model.states import STARTS_IN_STOPPED_RUN, Kind, When
 
 _RESOLVED = ("run", "with", "env", "workdir")  # parts of `work` that take references
 
@@ -46,6 +46,13 @@ def _position(problem: Problem) -> tuple[bool, int]:
     return problem.line is None, problem.line or 0
 
 
+def _when(step: Step, group: When) -> When:
+    """What an `always` group is there for is done by its members: they start in a stopped run, too."""
+    if step.when is not None:
+        return step.when
+    return When.CLEANUP if group in STARTS_IN_STOPPED_RUN else When.SUCCESS
+
+
 class _Draft(msgspec.Struct):
     """A node while references may still change its work."""
 
@@ -54,6 +61,7 @@ class _Draft(msgspec.Struct):
     kind: Kind
     prefix: str  # of its group
     needs: list[Edge]
+    when: When
 
 
 class _Compiler:
@@ -65,7 +73,7 @@ class _Compiler:
 
     def graph(self) -> Graph:
         workflow = self._workflow
-        self._level(workflow.steps, workflow.mode, "", None)
+        self._level(workflow.steps, workflow.mode, "", None, When.SUCCESS)
         scope = self._scope()
         nodes = tuple([self._node(index, draft, scope) for index, draft in enumerate(self._drafts)])
         if not any(problem.code == "cycle" for problem in self._checks.problems):
@@ -80,8 +88,8 @@ class _Compiler:
             directory=self._directory,
         )
 
-    def _level(self, steps: list[Step], mode: str, prefix: str, gate: int | None) -> list[int]:
-        """Draft the steps of one level; returns, by position, the node that ends each."""
+    def _level(self, steps: list[Step], mode: str, prefix: str, gate: int | None, group: When) -> list[int]:
+        """Draft the steps of one level; returns, by position, the node that ends each. `group`: its `when`."""
         needs = read_needs(steps, mode, prefix.rstrip("/"), self._checks)
         ends = [0] * len(steps)
         for position in arrange(steps, needs, self._checks):
@@ -91,19 +99,19 @@ class _Compiler:
                 # Also where a soft edge is there: it alone would let the step start in a group that is skipped.
                 edges.append(Edge(gate))
             edges.sort(key=lambda edge: edge.node)
-            ends[position] = self._draft(step, prefix, edges)
+            ends[position] = self._draft(step, prefix, edges, _when(step, group))
         return ends
 
-    def _draft(self, step: Step, prefix: str, edges: list[Edge]) -> int:
+    def _draft(self, step: Step, prefix: str, edges: list[Edge], when: When) -> int:
         path = prefix + step.name
         if step.kind == "steps":
-            gate = self._add(step, path + "/", Kind.GATE, prefix, edges)
-            members = self._level(step.steps, step.mode, path + "/", gate)
-            return self._add(step, path, Kind.JOIN, prefix, [Edge(node) for node in (gate, *sorted(members))])
-        return self._add(step, path, Kind.TASK if step.items is None else Kind.FANOUT, prefix, edges)
+            gate = self._add(step, path + "/", Kind.GATE, prefix, edges, when)
+            members = self._level(step.steps, step.mode, path + "/", gate, when)
+            return self._add(step, path, Kind.JOIN, prefix, [Edge(node) for node in (gate, *sorted(members))], when)
+        return self._add(step, path, Kind.TASK if step.items is None else Kind.FANOUT, prefix, edges, when)
 
-    def _add(self, step: Step, path: str, kind: Kind, prefix: str, edges: list[Edge]) -> int:
-        self._drafts.append(_Draft(step, path, kind, prefix, edges))
+    def _add(self, step: Step, path: str, kind: Kind, prefix: str, edges: list[Edge], when: When) -> int:
+        self._drafts.append(_Draft(step, path, kind, prefix, edges, when))
         return len(self._drafts) - 1
 
     def _scope(self) -> Scope:
@@ -113,10 +121,8 @@ class _Compiler:
 
     def _node(self, index: int, draft: _Draft, scope: Scope) -> Node:
         step = draft.step
-        if draft.kind is Kind.JOIN:  # its gate has the condition
-            return Node(step=draft.path, kind=draft.kind, needs=tuple(draft.needs))
-        if draft.kind is Kind.GATE:
-            return Node(step=draft.path, kind=draft.kind, needs=tuple(draft.needs), when=step.when)
+        if draft.kind in (Kind.GATE, Kind.JOIN):  # a join asks only whether a stop of the run is to end it
+            return Node(step=draft.path, kind=draft.kind, needs=tuple(draft.needs), when=draft.when)
         first = len(scope.uses)
         work = self._work(index, draft, scope)
         items = None if step.items is None else self._items(index, draft, scope)
@@ -124,7 +130,7 @@ class _Compiler:
             step=draft.path,
             kind=draft.kind,
             needs=tuple(draft.needs),
-            when=step.when,
+            when=draft.when,
             queue=step.queue,
             timeout=step.timeout,
             retry=step.retry,

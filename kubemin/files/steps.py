@@ -12,7 +12,7 @@ from kubemin.files.document import child
 from kubemin.files.work import read_env, read_limits, read_python, read_run, read_shell, read_with, read_workdir
 from kubemin.model.graph import Retry
 from kubemin.model.names import QUEUE, QUEUE_SHAPE
-from kubemin.model.states import When
+from kubemin.model.states import WRITTEN_WHENS, When
 
 MODES = ("StepByStep", "DAG")
 _KINDS = ("run", "shell", "python", "steps", "components", "kubernetes")
@@ -41,7 +41,7 @@ class Step(msgspec.Struct):
     name: str = ""
     kind: str = ""  # run, shell, python, steps; empty when it could not be told
     needs: tuple[str, ...] | None = None
-    when: When = When.SUCCESS
+    when: When | None = None  # None: it says nothing
     queue: str = "default"
     timeout: float | None = None
     retry: Retry | None = None
@@ -113,7 +113,7 @@ def _read_common(data: dict[str, Any], step: Step, checks: Checks) -> None:
     if "needs" in data:
         step.needs = _needs(data["needs"], f"{step.at}.needs", checks)
     if "when" in data:
-        step.when = When(checks.choice(data["when"], f"{step.at}.when", tuple(When)))
+        step.when = When(checks.choice(data["when"], f"{step.at}.when", WRITTEN_WHENS))
 
 
 def _needs(value: Any, at: str, checks: Checks) -> tuple[str, ...]:

@@ -69,6 +69,11 @@ class When(StrEnum):
     SUCCESS = "success"
     FAILURE = "failure"
     ALWAYS = "always"
+    CLEANUP = "cleanup"  # not written in files: a plain step of an `always` group. Like success, also in a stopped run
+
+
+WRITTEN_WHENS = (When.SUCCESS, When.FAILURE, When.ALWAYS)
+STARTS_IN_STOPPED_RUN = frozenset({When.ALWAYS, When.CLEANUP})
 
 
 class Kind(StrEnum):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kubemin.model.graph import Retry
-from kubemin.model.states import TASK_FAILURES, Cause, Kind, RunState, TaskState, When
+from kubemin.model.states import STARTS_IN_STOPPED_RUN, TASK_FAILURES, Cause, Kind, RunState, TaskState, When
 
 TAINTED = 1  # something upstream, directly or not, failed or timed out
 HALTED = 2  # a need was cancelled, or skipped with cause `upstream`
@@ -78,7 +78,7 @@ def decide(when: When, heard: int, stopped: Cause | None = None) -> End | None:
     """
     if when is When.ALWAYS:
         return None
-    if stopped is not None:
+    if stopped is not None and when not in STARTS_IN_STOPPED_RUN:
         return End(TaskState.CANCELLED, stopped)
     if when is When.FAILURE:
         if heard & (TAINTED | OUTSIDE):
@@ -91,7 +91,7 @@ def decide(when: When, heard: int, stopped: Cause | None = None) -> End | None:
 
 def join_state(when: When, heard: int, stopped: Cause | None = None) -> End:
     """How a group's join ends when gate and members have ended; a fan-out's end when its children have."""
-    if stopped is not None and when is not When.ALWAYS:
+    if stopped is not None and when not in STARTS_IN_STOPPED_RUN:
         return End(TaskState.CANCELLED, stopped)
     if heard & GATE_UPSTREAM:
         return _SKIP_UPSTREAM

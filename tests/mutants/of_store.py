@@ -192,10 +192,24 @@ GRAPH = (
         (f"{CONTROL}test_cancel_stops_what_runs_and_starts_only_always_steps[sqlite]",),
     ),
     Mutant(
+        "the plain steps of an `always` group are cancelled",
+        "kubemin/model/states.py",
+        "frozenset({When.ALWAYS, When.CLEANUP})",
+        "frozenset({When.ALWAYS})",
+        (f"{CONTROL}test_the_plain_steps_of_an_always_group_run_after_a_cancel[sqlite]",),
+    ),
+    Mutant(
+        "a plain step of an `always` group is like any other",
+        "kubemin/files/compiler.py",
+        "When.CLEANUP if group in STARTS_IN_STOPPED_RUN else When.SUCCESS",
+        "When.SUCCESS",
+        ("tests/unit/test_files_compiler.py::test_plain_members_of_an_always_group_start_in_a_stopped_run",),
+    ),
+    Mutant(
         "a failure after a cancel is tried again",
         f"{SQLITE}/outcomes.py",
-        "halting = stopped is not None or (run is not None and run.stop is not None)",
-        "halting = False",
+        "retry, stopped=stopped is not None,",
+        "retry, stopped=False,",
         (f"{CONTROL}test_a_failure_after_a_cancel_is_not_tried_again[sqlite]",),
     ),
     Mutant(

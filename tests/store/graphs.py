@@ -37,7 +37,7 @@ def workflow(name: str, *nodes: Node, **more: Any) -> Definition:
     return define(Graph(name, nodes, **more))
 
 
-WHENS = st.sampled_from([When.SUCCESS, When.SUCCESS, When.SUCCESS, When.FAILURE, When.ALWAYS])
+WHENS = st.sampled_from([When.SUCCESS, When.SUCCESS, When.SUCCESS, When.FAILURE, When.ALWAYS, When.CLEANUP])
 RETRIES = st.sampled_from([None, None, Retry(1), Retry(2, causes=("failed",))])
 QUEUES = st.sampled_from(["default", "default", "other"])
 

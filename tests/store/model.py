@@ -12,7 +12,7 @@ from typing import Any
 from kubemin.model import transitions as rules
 from kubemin.model.graph import Graph
 from kubemin.model.records import Owner
-from kubemin.model.states import TASK_TERMINAL, Cause, Kind, RunState, TaskState, When
+from kubemin.model.states import STARTS_IN_STOPPED_RUN, TASK_TERMINAL, Cause, Kind, RunState, TaskState
 from kubemin.store.base import CRASH_LIMIT, LOSS_LIMIT
 
 
@@ -74,7 +74,7 @@ class Run:
         return self.nodes[idx].ended and all(self.settled(edge.node) for edge in needs)
 
     def stopped(self, idx: int) -> Cause | None:
-        return None if self.graph.nodes[idx].when is When.ALWAYS else self.stop
+        return None if self.graph.nodes[idx].when in STARTS_IN_STOPPED_RUN else self.stop
 
     @property
     def ended(self) -> bool:
@@ -151,7 +151,8 @@ class Run:
         task.holder = None
         if state is TaskState.CANCELLED:
             cause = self.stopped(idx) or cause or Cause.CANCELLED
-        then = rules.after_attempt(state, cause, task.used, self.graph.nodes[idx].retry, stopped=self.stop is not None)
+        retry, stopped = self.graph.nodes[idx].retry, self.stopped(idx) is not None
+        then = rules.after_attempt(state, cause, task.used, retry, stopped=stopped)
         if isinstance(then, rules.Again):
             task.used, task.state, task.backoff, task.cause = then.used, TaskState.WAITING, True, cause
         else:

@@ -26,8 +26,8 @@ from graphs import join, node, workflow
 from kubemin.errors import NotFound, Refused
 from kubemin.model.graph import Concurrency, Retry
 from kubemin.model.ids import run_id
-from kubemin.model.records import Rejection
-from kubemin.model.states import Cause, RunState, TaskState
+from kubemin.model.records import Definition, Rejection
+from kubemin.model.states import Cause, Kind, RunState, TaskState
 from kubemin.store.base import Stop
 
 FAILED = (TaskState.FAILED, Cause.EXIT)
@@ -59,6 +59,50 @@ def test_cancel_stops_what_runs_and_starts_only_always_steps(engine: Engine) -> 
     }  # fmt: skip
     assert ended(engine.store, run) == ("cancelled", "cancelled")
     assert engine.store.cancel(run) is False
+
+
+def tidying(retry: Retry | None = None) -> Definition:
+    """A step, and an `always` group of two plain steps with a group between, as the compiler makes it."""
+    return workflow(
+        "w", node("a"), node("t/", 0, kind=Kind.GATE, when="always"), node("t/m", 1, when="cleanup", retry=retry),
+        node("t/g/", 2, kind=Kind.GATE, when="cleanup"), node("t/g/x", 3, when="cleanup"),
+        join("t/g", 3, 4, when="cleanup"), node("t/own", 1), node("t/n", 5, when="cleanup"),
+        join("t", 1, 2, 5, 6, 7, when="always"),
+    )  # fmt: skip
+
+
+def test_the_plain_steps_of_an_always_group_run_after_a_cancel(engine: Engine) -> None:
+    run = start(engine.store, tidying())
+    running = take(engine.store, 1)[0]
+    engine.store.cancel(run)
+    finish(engine.store, outcome(running, TaskState.CANCELLED, Cause.CANCELLED))
+    cleaning = take(engine.store)
+    assert steps(cleaning) == ["t/m"]
+    assert engine.store.stops() == []
+    engine.reopen()
+    assert engine.store.stops() == []
+    finish(engine.store, outcome(cleaning[0]))
+    assert complete_all(engine.store) == ["t/g/x", "t/n"]
+    found = shape(engine.store, run)
+    assert found["t/own"] == ("cancelled", "cancelled")
+    assert found["t/g"] == found["t/n"] == ("completed", None)
+    assert ended(engine.store, run) == ("cancelled", "cancelled")
+
+
+def test_a_cleanup_is_tried_again_after_a_cancel_and_stops_at_its_failure(engine: Engine) -> None:
+    run = start(engine.store, tidying(Retry(1, delay=1)))
+    engine.store.cancel(run)
+    finish(engine.store, outcome(take(engine.store)[0], *FAILED))
+    assert take(engine.store) == []
+    engine.clock.forward(2)
+    engine.store.promote()
+    finish(engine.store, outcome(take(engine.store)[0], *FAILED))
+    assert take(engine.store) == []
+    found = shape(engine.store, run)
+    assert found["t/m"] == ("failed", "exit")
+    assert found["t/n"] == found["t/g/x"] == ("skipped", "upstream")
+    assert found["t"] == ("failed", "group")
+    assert ended(engine.store, run) == ("cancelled", "cancelled")
 
 
 def test_a_completion_that_races_a_cancel_wins_for_its_step(engine: Engine) -> None:

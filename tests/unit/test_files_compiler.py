@@ -62,8 +62,29 @@ def test_group() -> None:
     assert shape(graph) == [
         "a", "g/(gate) ~ a", "g/m < g/", "g/n < g/ ~ g/m", "g/o < g/m", "g(join) < g/ < g/m < g/n < g/o", "c ~ g"
     ]  # fmt: skip
-    assert (node(graph, "g/").when, node(graph, "g").when) == (When.FAILURE, When.SUCCESS)
+    assert node(graph, "g/").when is node(graph, "g").when is When.FAILURE
+    assert node(graph, "g/m").when is When.SUCCESS
     assert node(graph, "g/").work is node(graph, "g").work is None
+
+
+def test_plain_members_of_an_always_group_start_in_a_stopped_run() -> None:
+    steps = """
+  - name: tidy
+    when: always
+    steps:
+      - {name: plain, run: [x]}
+      - {name: each, run: [x], forEach: [1]}
+      - {name: own, run: [x], when: success}
+      - {name: alert, run: [x], when: failure}
+      - {name: inner, steps: [{name: deep, run: [x]}]}
+      - {name: rest, when: success, steps: [{name: deep, run: [x]}]}
+"""
+    graph = compiled(steps)
+    assert {node.step: node.when.value for node in graph.nodes} == {
+        "tidy/": "always", "tidy": "always", "tidy/plain": "cleanup", "tidy/each": "cleanup", "tidy/own": "success",
+        "tidy/alert": "failure", "tidy/inner/": "cleanup", "tidy/inner": "cleanup", "tidy/inner/deep": "cleanup",
+        "tidy/rest/": "success", "tidy/rest": "success", "tidy/rest/deep": "success",
+    }  # fmt: skip
 
 
 def test_groups_in_groups() -> None:

@@ -69,8 +69,11 @@ def test_in_a_stopped_run_only_always_starts() -> None:
             rules.decide(When.SUCCESS, 0, cause) == rules.decide(When.FAILURE, TAINTED, cause) == End(CANCELLED, cause)
         )
         assert rules.decide(When.ALWAYS, TAINTED, cause) is None
+        assert rules.decide(When.CLEANUP, rules.OUTSIDE, cause) is None
+        assert rules.decide(When.CLEANUP, TAINTED, cause) == UPSTREAM
         assert rules.join_state(When.SUCCESS, rules.FAILED, cause) == End(CANCELLED, cause)
-        assert rules.join_state(When.ALWAYS, rules.FAILED | TAINTED, cause) == End(FAILED, Cause.GROUP)
+        for when in (When.ALWAYS, When.CLEANUP):
+            assert rules.join_state(when, rules.FAILED | TAINTED, cause) == End(FAILED, Cause.GROUP)
 
 
 @pytest.mark.parametrize(

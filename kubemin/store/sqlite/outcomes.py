@@ -138,9 +138,8 @@ class Outcomes:
         stopped = self.settler.stopped(run, task)
         if state is TaskState.CANCELLED:
             cause = stopped or cause or Cause.CANCELLED
-        halting = stopped is not None or (run is not None and run.stop is not None)
         retry = self._retry_of(run, task)
-        then = rules.after_attempt(state, cause, task.attempt, retry, stopped=halting, spread=_spread())
+        then = rules.after_attempt(state, cause, task.attempt, retry, stopped=stopped is not None, spread=_spread())
         if isinstance(then, rules.Again):
             self._try_again(run, task, then, cause, message)
             return

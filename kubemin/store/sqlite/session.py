@@ -14,7 +14,7 @@ from typing import Any
 from kubemin.clock import Micros, WallClock
 from kubemin.errors import Invalid, NotFound, Refused, StoreUnavailable
 from kubemin.model.records import Owner
-from kubemin.model.states import Cause, When
+from kubemin.model.states import STARTS_IN_STOPPED_RUN, Cause
 from kubemin.store.base import Change
 from kubemin.store.codec import STOPPING, label_of
 from kubemin.store.plans import CorruptDefinition, Plan, Plans
@@ -301,10 +301,10 @@ class Session:
         return plan
 
     def always(self, run: str, idx: int) -> bool:
-        """Whether a task is of a `when: always` step."""
+        """Whether a task goes on in a stopped run: of a `when: always` step, or a plain member of such a group."""
         node = self.task(run, idx).node
         try:
-            return self.plan(self.run(run)).nodes[node].when is When.ALWAYS
+            return self.plan(self.run(run)).nodes[node].when in STARTS_IN_STOPPED_RUN
         except CorruptRun:
             return False
 

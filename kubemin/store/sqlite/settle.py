@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from kubemin.clock import SECOND
 from kubemin.model import transitions as rules
-from kubemin.model.states import Cause, Kind, When
+from kubemin.model.states import STARTS_IN_STOPPED_RUN, Cause, Kind
 from kubemin.store.base import SLICE, WINDOW, Change
 from kubemin.store.codec import CANCELLED, COMPLETED, FAILED, NUMBERS, QUEUED, SKIPPED, STATES, STOPPING, TIMEOUT
 from kubemin.store.plans import Plan
@@ -238,7 +238,7 @@ class Settler:
         """Why this task must not go on, if so."""
         if run is None:
             return Cause(task.cause) if task.flags & STOPPING and task.cause else None
-        if run.stop is None or self.s.plan(run).nodes[task.node].when is When.ALWAYS:
+        if run.stop is None or self.s.plan(run).nodes[task.node].when in STARTS_IN_STOPPED_RUN:
             return None
         return Cause(run.stop)
 

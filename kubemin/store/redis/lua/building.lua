@@ -14,7 +14,7 @@ function M.build(id, _, pos)
     local plans = call('HMGET', P .. 'graph:' .. run.d, unpack(fields))
     for n, idx in ipairs(fields) do
       local plan = unpack_one(plans[n])
-      M.new_task(id, idx, { s = WAITING, o = plan.n, f = plan.w == 'always' and ALWAYS or nil })
+      M.new_task(id, idx, { s = WAITING, o = plan.n, f = M.starts_in_stopped_run(plan.w) and ALWAYS or nil })
     end
   end
   run.l = run.l + (upto - pos)

@@ -24,9 +24,8 @@ end
 function M.attempt_ended(run, task, state, cause, message)
   local stopped = M.stop_of(run, task)
   if state == CANCELLED then cause = stopped or cause or 'cancelled' end
-  local halting = stopped or (run and run.st)
   local used = task.a or 0
-  local final, delay, again = M.after_attempt(state, cause, used, M.retry_of(run, task), halting)
+  local final, delay, again = M.after_attempt(state, cause, used, M.retry_of(run, task), stopped)
   if final then
     task.a = used + 1
     return M.finish_any(run, task, final, delay, message)

@@ -14,10 +14,13 @@ function M.passes(state, cause, heard, marks)
   return bor(told, gate and 128 or 0, soft and 0 or 4)
 end
 
+-- Whether a step starts also in a run that is being stopped; `cleanup`: a plain step of an `always` group.
+function M.starts_in_stopped_run(when) return when == 'always' or when == 'cleanup' end
+
 -- nil: it starts; else state and cause of its end.
 function M.decision(when, heard, stopped)
   if when == 'always' then return nil end
-  if stopped then return CANCELLED, stopped end
+  if stopped and not M.starts_in_stopped_run(when) then return CANCELLED, stopped end
   if when == 'failure' then
     if band(heard, 16385) ~= 0 then return nil end
     return SKIPPED, band(heard, 2) ~= 0 and 'upstream' or 'condition'
@@ -28,7 +31,7 @@ function M.decision(when, heard, stopped)
 end
 
 function M.join_end(when, heard, stopped)
-  if stopped and when ~= 'always' then return CANCELLED, stopped end
+  if stopped and not M.starts_in_stopped_run(when) then return CANCELLED, stopped end
   if band(heard, 64) ~= 0 then return SKIPPED, 'upstream' end
   if band(heard, 128) ~= 0 then return SKIPPED, 'condition' end
   if band(heard, 8) ~= 0 then return FAILED, 'group' end
