@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Collection
 
@@ -20,6 +21,7 @@ MARKER = "KUBEMIN_INSTANCE"
 _PAUSES = 0.01, 1.0  # seconds between sweeps: the first, doubled up to the longest while something cannot be killed
 _ROUNDS = 8  # of freezing within one sweep; a fork bomb goes on in the next one
 _LEFTOVER_SECONDS = 5.0
+_FLOCK = re.compile(rb"^lock:\t\d+: FLOCK +ADVISORY +WRITE (-?\d+) [^ ]*:(\d+) ", re.MULTILINE)  # proc_pid_fdinfo(5)
 
 
 class Orphans:
@@ -77,6 +79,31 @@ def kill_leftovers(marker: str) -> int:
         _kill_and_wait(found, deadline)
         killed.update(process._replace(parent=0, state="") for process in found)
     return len(killed)
+
+
+def kill_heirs(inode: int, supervisor: int) -> int:
+    """Kill the processes that still hold the lock which a dead supervisor took on the file `inode`; returns how many.
+
+    A child that a Python step forked, and that runs no other program, carries no marker, has no parent-death signal,
+    and holds the lock until it ends. That it holds this very lock proves whose it is: /proc names the taker.
+    """
+    found = [
+        process for process in procfs.processes() if process.state not in "ZX" and _holds(process, inode, supervisor)
+    ]
+    return sum(procfs.signal_process(process, signal.SIGKILL) for process in found)
+
+
+def _holds(process: procfs.Process, inode: int, taker: int) -> bool:
+    """Whether a descriptor of it holds the lock. In a container's pid namespace a dead taker is shown as 0."""
+    folder = f"/proc/{process.pid}/fdinfo"
+    try:
+        for name in os.listdir(folder):
+            with open(f"{folder}/{name}", "rb") as file:
+                if any((int(pid), int(on)) in ((taker, inode), (0, inode)) for pid, on in _FLOCK.findall(file.read())):
+                    return True
+    except OSError:  # it ended, or is another user's
+        pass
+    return False
 
 
 def _kill_and_wait(found: Collection[procfs.Process], deadline: float) -> None:

@@ -7,20 +7,19 @@ step never holds it). So whoever gets the lock has proof that the whole predeces
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import time
+import signal
 from collections.abc import Callable
 
 from kubemin import clock
 from kubemin.errors import Refused, StoreUnavailable
-from kubemin.supervisor import procfs
+from kubemin.supervisor import orphans, procfs
 from kubemin.telemetry import log
 
 CLIENT_SECONDS = 2.0  # a client that writes while no daemon runs holds the lock for a moment
 DYING_SECONDS = 30.0  # processes of a dead daemon may hang in the kernel, in an fsync for example
-_PAUSE = 0.01
+_LOOK = 0.05  # seconds between two looks at who holds it
 
 
 class StateLock:
@@ -55,14 +54,16 @@ class StateLock:
 def _wait_for(fd: int, state_dir: str, give_up: Callable[[], bool]) -> None:
     begin, told = clock.monotonic(), False
     while not _lock(fd, state_dir):
-        holder = _live_holder(fd)
+        pid, alive = _holder(fd)
         waited = clock.monotonic() - begin
-        if holder is not None and waited > CLIENT_SECONDS:
+        if alive and waited > CLIENT_SECONDS:
             raise Refused(
-                f"the state directory {state_dir} is in use by the daemon with pid {holder}; "
+                f"the state directory {state_dir} is in use by the daemon with pid {pid}; "
                 "stop it first, or set another stateDir",
                 code="state_locked",
             )
+        if pid and not alive:
+            _end_heirs(fd, pid)
         if waited > DYING_SECONDS or give_up():
             raise Refused(
                 f"the state directory {state_dir} is still held by a process of a daemon that is gone; "
@@ -72,26 +73,52 @@ def _wait_for(fd: int, state_dir: str, give_up: Callable[[], bool]) -> None:
         if waited > CLIENT_SECONDS and not told:
             told = True
             log.warning("waiting for processes of a dead daemon to let go of the state directory", path=state_dir)
-        time.sleep(_PAUSE)
+
+
+class _Alarm(Exception):
+    """The time to look at something else."""
 
 
 def _lock(fd: int, state_dir: str) -> bool:
+    """Wait a moment for it, in the kernel's line: clients that write one after the other leave too little time
+    between them for tries that come now and then."""
+    waiting = True
+
+    def wake(*_: object) -> None:
+        if waiting:
+            raise _Alarm
+
+    before = signal.signal(signal.SIGALRM, wake)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # whoever started us may have blocked it
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        signal.setitimer(signal.ITIMER_REAL, _LOOK)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        waiting = False
+    except _Alarm:  # perhaps just after the lock was taken: the next call takes it again at once
+        return False
     except OSError as exc:
-        if exc.errno in (errno.EWOULDBLOCK, errno.EINTR):
-            return False
         raise StoreUnavailable(f"cannot lock {state_dir}/lock: {exc.strerror}", fatal=True) from exc
+    finally:
+        waiting = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     return True
 
 
-def _live_holder(fd: int) -> int | None:
+def _holder(fd: int) -> tuple[int, bool]:
+    """The pid of the supervisor that took it last, 0 when none is named, and whether it lives."""
     try:
         pid, start = (int(word) for word in os.pread(fd, 100, 0).split())
     except ValueError:
-        return None
+        return 0, False
     process = procfs.look(pid)
-    return pid if process is not None and process.start == start and process.state not in "ZX" else None
+    return pid, process is not None and process.start == start and process.state not in "ZX"
+
+
+def _end_heirs(fd: int, pid: int) -> None:
+    killed = orphans.kill_heirs(os.fstat(fd).st_ino, pid)
+    if killed:
+        log.warning("processes of a dead daemon that held its lock were killed", processes=killed)
 
 
 def _name_holder(fd: int) -> None:

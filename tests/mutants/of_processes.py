@@ -238,9 +238,16 @@ SUPERVISORS = (
     Mutant(
         "a second daemon takes the state directory",
         "kubemin/supervisor/statelock.py",
-        "        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "        fcntl.flock(fd, fcntl.LOCK_EX)",
         "        pass",
         (f"{SUPERVISOR}test_second_daemon_is_refused",),
+    ),
+    Mutant(
+        "a dead daemon's lock is waited for, however long",
+        "kubemin/supervisor/statelock.py",
+        "            _end_heirs(fd, pid)",
+        "            pass",
+        ("tests/process/test_promises.py::test_a_child_that_a_python_step_forked_does_not_hold_up_a_restart",),
     ),
     Mutant(
         "workers that cannot start are forked for ever",

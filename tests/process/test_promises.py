@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support import Daemon, wait_until
+from support.processes import alive
 from support.programs import program
 
 from kubemin.scoreboard import Scoreboard, SlotRecord, SlotState
@@ -29,6 +30,13 @@ def effect(path, n, seconds=0.0):
 def nap(seconds):
     time.sleep(seconds)
     return "rested"
+
+def fork_and_nap(path, seconds):
+    if not (pid := os.fork()):
+        os.setsid()
+        time.sleep(300)
+        os._exit(0)
+    effect(path, pid, seconds)
 
 def end(how):
     if how == "exit": os._exit(0)
@@ -97,6 +105,26 @@ def test_daemon_killed_and_restarted_takes_its_tasks_back_within_three_seconds(s
     daemon.start()
     record(daemon, run.id, beyond=first.token)
     printed("P3 daemon killed and restarted, task started again", began, 3.0)
+    assert run.wait(timeout=20) == "completed"
+
+
+def test_a_child_that_a_python_step_forked_does_not_hold_up_a_restart(
+    start: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """It carries no marker, has no parent-death signal, and holds the state directory's lock as long as it lives."""
+    daemon = start()
+    child = tmp_path / "child"
+    run = daemon.client.enqueue("promises:fork_and_nap", str(child), 1.0)
+    wait_until(lambda: child.exists() and child.read_text().endswith("\n"), 10, what="the child")
+    first = record(daemon, run.id)
+    os.kill(daemon.pid, signal.SIGKILL)
+    daemon.wait()
+    assert alive(int(child.read_text()))
+    began = time.monotonic()
+    daemon.start()
+    record(daemon, run.id, beyond=first.token)
+    printed("P3 daemon killed under a forked child and restarted, task started again", began, 3.0)
+    assert not alive(int(child.read_text().split()[0]))
     assert run.wait(timeout=20) == "completed"
 
 
