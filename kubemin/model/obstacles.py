@@ -1,8 +1,7 @@
 """The facts that `kubemin.why` reasons about: what a store knows of one run that has not gone on.
 
-Pure records. A store's `Reader.obstacles(run, step=None)` returns this as a dict of the same fields
-(`msgspec.to_builtins` of an `Obstacles`). It is a read of one consistent snapshot, and small for any run: at most
-`TASKS` tasks, in graph order.
+Pure records. A store's `Reader.obstacles(run, step)` returns an `Obstacles`: a read of one consistent snapshot, and
+small for any run (at most `TASKS` tasks, in graph order).
 """
 
 from __future__ import annotations

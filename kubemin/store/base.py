@@ -34,6 +34,7 @@ from kubemin.model.states import Cause, RunState, TaskState
 
 SLICE = 1000  # records one call may touch
 WINDOW = 64  # tasks of one run that stand in one queue at once; the others wait in the run (engine rule 10)
+TASK_TIMEOUT = 1200.0  # seconds; the setting `taskTimeout`, of steps without a time-out of their own
 CRASH_LIMIT = 3  # a started task whose worker was killed from outside this often is quarantined (promise P4)
 LOSS_LIMIT = 10  # the same for lost nodes and supervisors; also drains that cost no attempt
 

@@ -316,9 +316,9 @@ INTAKE = (
     Mutant(
         "a part of a sealed batch is dropped in a transaction of its own",
         f"{SQLITE}/intake.py",
-        "        self.submit(decode_submissions(body), patient=True)",
+        "        self.submit(admission.decode_submissions(body), patient=True)",
         '        self.s.write("delete_part", (batch, part)); self.s.db.execute("COMMIT"); self.s.begin(); '
-        "self.submit(decode_submissions(body), patient=True)",
+        "self.submit(admission.decode_submissions(body), patient=True)",
         (f"{ACCEPTING}test_a_sealed_batch_is_unpacked_once_whenever_the_process_dies[sqlite]",),
     ),
     Mutant(

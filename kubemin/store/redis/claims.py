@@ -20,6 +20,7 @@ from kubemin.model.states import TASK_TERMINAL, Cause, TaskState
 from kubemin.store.base import Blame, Change, Verdict
 from kubemin.store.codec import COMPLETED, NUMBERS, SETTLED, decode_extra, decode_label, encode, label_of
 from kubemin.store.fleet import Entry as Entry
+from kubemin.store.inputs import Round
 from kubemin.store.redis import keys
 from kubemin.store.redis.records import Final, SlotClaim, detail_of, pack, slot_claims
 from kubemin.store.redis.scripts import script
@@ -256,7 +257,7 @@ class Claims:
         inputs = None
         if refers:
             scheduled = None if scheduled_at is None else int(scheduled_at)
-            found = self.s.inputs.of(plan, node, run, name, turn, scheduled, child)
+            found = self.s.inputs.of(plan, node, child, Round(run, name, turn, scheduled))
             inputs = msgspec.Raw(encode(found))
         timeout = plan.nodes[node].timeout
         return Claim(

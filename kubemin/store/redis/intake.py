@@ -9,19 +9,8 @@ from typing import Any
 from kubemin.clock import Micros
 from kubemin.errors import KubeminError, NotFound
 from kubemin.model.records import Accepted, Submission
-from kubemin.store.admission import (
-    Answer,
-    bind,
-    check_id,
-    check_single,
-    concurrency_held,
-    concurrency_key,
-    decode_submissions,
-    key_taken,
-    plan_of,
-    read_part,
-    rejection,
-)
+from kubemin.store import admission
+from kubemin.store.admission import Answer
 from kubemin.store.codec import Extra, encode
 from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
@@ -42,13 +31,13 @@ class Intake:
         for number, submission in enumerate(submissions):
             try:
                 if submission.work is not None:
-                    check_single(submission)
+                    admission.check_single(submission)
                     solos.setdefault(submission.queue, []).append(number)
                 else:
                     self._flush(solos, submissions, answers)  # in the order given: a key may be shared
                     answers[number] = self.submit_run(submission, patient=patient)
             except KubeminError as error:
-                answers[number] = rejection(error)
+                answers[number] = admission.rejection(error)
         self._flush(solos, submissions, answers)
         return [answer for answer in answers if answer is not None]
 
@@ -88,11 +77,11 @@ class Intake:
     ) -> Answer:
         """Raises what is wrong with it. With `mark` it is a schedule's: raises `MarkThere` when the slot has fired."""
         run = submission.id
-        check_id(run)
+        admission.check_id(run)
         plan = self.plan_of(submission)
-        params = bind(plan, submission.params)
+        params = admission.bind(plan, submission.params)
         body = encode(params).decode() if params else ""
-        rule, ckey = plan.graph.concurrency, concurrency_key(plan, params)
+        rule, ckey = plan.graph.concurrency, admission.concurrency_key(plan, params)
         reply = self.s.engine(
             "submit_run",
             (keys.run(run), keys.graph(plan.hash), keys.RUNS, keys.KEYS, keys.HOLDERS),
@@ -114,7 +103,7 @@ class Intake:
         return run_answer(submission, ckey, reply)
 
     def plan_of(self, submission: Submission) -> Plan:
-        return plan_of(self.s.plans, submission, self._published)
+        return admission.plan_of(self.s.plans, submission, self._published)
 
     def _published(self, workflow: str) -> str | None:
         raw = self.s.client.execute("HGET", keys.WORKFLOWS, workflow)
@@ -123,7 +112,7 @@ class Intake:
     # --- batches in parts --------------------------------------------------------------------------------------------
 
     def stage(self, batch: str, body: bytes) -> None:
-        count = len(read_part(batch, body, self.plan_of))
+        count = len(admission.read_part(batch, body, self.plan_of))
         request = pack({"batch": batch, "digest": hashlib.sha1(body).hexdigest(), "count": count})
         touched = (keys.inbox(batch), keys.parts(batch), keys.BATCHES)
         self.s.client.run("stage", touched, keys.PREFIX, request, body)
@@ -148,7 +137,7 @@ class Intake:
     def _unpack_part(self, batch: str) -> int:
         part = self.s.client.execute("LINDEX", keys.inbox(batch), 0) or b"|[]"
         number, _, body = part.partition(b"|")
-        submissions = decode_submissions(body)
+        submissions = admission.decode_submissions(body)
         self.submit(submissions, patient=True)
         request = pack({"batch": batch, "part": number.decode() + "|"})
         self.s.client.run("unpacked", (keys.inbox(batch), keys.SEALING), keys.PREFIX, request)
@@ -197,7 +186,7 @@ def run_answer(submission: Submission, ckey: str | None, told: Any) -> Answer:
     if text == "m":
         raise MarkThere("the slot has fired")
     if text.startswith("%"):
-        raise concurrency_held(text[1:], ckey)
+        raise admission.concurrency_held(text[1:], ckey)
     return _known_key(submission, text)
 
 
@@ -208,4 +197,4 @@ class MarkThere(KubeminError):
 def _known_key(submission: Submission, text: str) -> Answer:
     if text.startswith("="):
         return Accepted(text[1:], False)
-    return rejection(key_taken(submission.key, text[1:]))
+    return admission.rejection(admission.key_taken(submission.key, text[1:]))

@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 
-from kubemin import clock
 from kubemin.clock import SECOND, rfc3339
 from kubemin.errors import NotFound
 from kubemin.model import transitions as rules
-from kubemin.model.records import Definition, RunView, Submission, TaskView
+from kubemin.model.records import Definition, RunView, TaskView
 from kubemin.model.states import Kind, RunState
 from kubemin.store.admission import decode_submissions
 from kubemin.store.base import QueueView, RunFilter, WorkflowView
@@ -26,15 +25,14 @@ from kubemin.store.codec import (
     decode_detail,
     decode_extra,
     decode_graph,
-    encode,
     label_of,
 )
+from kubemin.store.inputs import join_outputs
 from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
 from kubemin.store.redis.intake import Intake
 from kubemin.store.redis.records import (
     RunRecord,
-    Schedule,
     TaskRecord,
     pack,
     unpack_any,
@@ -44,6 +42,7 @@ from kubemin.store.redis.records import (
     unpack_task,
 )
 from kubemin.store.redis.session import Session
+from kubemin.store.views import has_params, staged_view, usage_view, workflow_view
 
 AT_ONCE = 500  # runs or tasks in one call
 MOST = 2000  # tasks of one run that are read in one snapshot
@@ -129,9 +128,7 @@ class Reads:
     def _staged(self, run: str) -> RunView | None:
         for body in self.intake.sealed_parts():
             if run.encode() in body:
-                each = next(each for each in decode_submissions(body) if each.id == run)
-                label = staged_label(each)
-                return RunView(run, label, RunState.WAITING, params=each.params, start_at=rfc3339(each.start_at))
+                return staged_view(next(each for each in decode_submissions(body) if each.id == run))
         return None
 
     # --- many runs ---------------------------------------------------------------------------------------------------
@@ -247,7 +244,7 @@ class Reads:
             known = unpack_schedule(packed)
             plan = self.s.plans.find(known.h)
             if plan is not None:
-                views.append(_workflow_view(name.decode(), known, plan))
+                views.append(workflow_view(name.decode(), known.h, plan.graph, known.at, known.m))
         return views
 
     def definition(self, name_or_hash: str) -> Definition | None:
@@ -262,10 +259,6 @@ class Reads:
 
 def _pairs(flat: Any) -> Iterator[tuple[bytes, bytes]]:
     return zip(flat[::2], flat[1::2], strict=True) if flat else iter(())
-
-
-def staged_label(submission: Submission) -> str:
-    return submission.workflow or label_of(encode(submission.work))
 
 
 def run_view(run: str, record: RunRecord, params: bytes) -> RunView:
@@ -325,13 +318,9 @@ def graph_tasks(run: str, plan: Plan, found: Found) -> list[TaskView]:
 
 def _joined(found: Found, task: TaskRecord) -> bytes:
     base, total = task.b or 0, task.N or 0
-    done = (idx for idx in range(base, base + total))
-    return b"[" + b",".join([_output(found, idx) for idx in done]) + b"]"
-
-
-def _output(found: Found, idx: int) -> bytes:
-    task = found.tasks.get(idx)
-    return found.outputs.get(idx, b"null") if task is not None and task.s == COMPLETED else b"null"
+    children = ((idx, found.tasks.get(idx)) for idx in range(base, base + total))
+    done = {idx: found.outputs.get(idx) for idx, child in children if child is not None and child.s == COMPLETED}
+    return join_outputs(done, base, total)
 
 
 def task_view(
@@ -347,14 +336,12 @@ def task_view(
         finished_at=rfc3339(task.E), due_at=rfc3339(task.d),
         output=decode(output) if output and task.s == COMPLETED else None, stdout_tail=tails[0] if tails else "",
         stderr_tail=tails[1] if tails else "",
-        usage=None if more.usage is None else {"cpu": more.usage.cpu, "memory": more.usage.memory},
+        usage=usage_view(more),
         unenforced=list(more.unenforced),
     )  # fmt: skip
 
 
 def _matches(view: RunView, where: RunFilter) -> bool:
-    from kubemin.model.references import as_text
-
     submitted = view.submitted_at or ""
     since, until = rfc3339(where.since), rfc3339(where.until)
     return (
@@ -363,20 +350,5 @@ def _matches(view: RunView, where: RunFilter) -> bool:
         and (where.key is None or view.key == where.key)
         and (since is None or submitted >= since)
         and (until is None or submitted <= until)
-        and all(name in view.params and as_text(view.params[name]) == value for name, value in where.params.items())
+        and has_params(view, where.params)
     )
-
-
-def _workflow_view(name: str, known: Schedule, plan: Plan) -> WorkflowView:
-    schedule = plan.graph.schedule
-    next_at = None
-    if schedule is not None:
-        from kubemin.model.schedule import next_slot
-
-        next_at = rfc3339(next_slot(schedule, max(known.m, clock.wall())))
-    return WorkflowView(
-        name=name, hash=known.h, steps=sum(node.kind in (Kind.TASK, Kind.FANOUT) for node in plan.nodes),
-        schedule=schedule.cron if schedule else None, timezone=schedule.timezone if schedule else None,
-        next_at=next_at, last_at=rfc3339(known.m) if schedule and known.m != known.at else None,
-        published_at=rfc3339(known.at),
-    )  # fmt: skip

@@ -14,6 +14,7 @@ from kubemin.errors import KubeminError
 from kubemin.model.references import ReferenceMissing
 from kubemin.store.base import CRASH_LIMIT, LOSS_LIMIT, Change
 from kubemin.store.codec import decode, label_of
+from kubemin.store.inputs import Round
 from kubemin.store.plans import Plan, Plans
 from kubemin.store.redis import keys
 from kubemin.store.redis.client import Client
@@ -137,7 +138,7 @@ class Session:
             record = unpack_run(raw)
             plan = self.plans.get(record.d)
             try:
-                total = len(self.inputs.items(plan, idx, run, record.W, turn, record.sc))
+                total = len(self.inputs.items(plan, idx, Round(run, record.W, turn, record.sc)))
             except (ReferenceMissing, ValueError) as error:
                 message = str(error)
         touched = (keys.run(run), keys.tasks(run), keys.FANS)

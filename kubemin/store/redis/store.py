@@ -17,6 +17,7 @@ from kubemin.model.records import Accepted, Claim, Definition, Outcome, Owner, R
 from kubemin.model.states import Cause, RunState
 from kubemin.store.base import (
     SLICE,
+    TASK_TIMEOUT,
     WINDOW,
     Blame,
     Change,
@@ -37,8 +38,6 @@ from kubemin.store.redis.intake import Intake
 from kubemin.store.redis.obstacles import obstacles
 from kubemin.store.redis.reading import Reads
 from kubemin.store.redis.session import VERSION, Session
-
-TASK_TIMEOUT = 1200.0  # seconds; the setting `taskTimeout` of steps without a time-out of their own
 
 
 class RedisReader:

@@ -25,7 +25,7 @@ from kubemin.store.codec import (
     label_of,
 )
 from kubemin.store.plans import Plan
-from kubemin.store.sqlite.inputs import Inputs
+from kubemin.store.sqlite.inputs import Inputs, round_of
 from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.rows import CLAIMED, ROUND, SOLO, Held, RunRow, TaskRow
 from kubemin.store.sqlite.session import Session
@@ -133,7 +133,7 @@ class Claims:
     def _step_claim(self, run: RunRow, plan: Plan, task: TaskRow) -> Claim:
         node = plan.nodes[task.node]
         work, refers = plan.work(task.node)
-        inputs = msgspec.Raw(encode(self.inputs.of(run, plan, task))) if refers else None
+        inputs = msgspec.Raw(encode(self.inputs.of(plan, task.node, task.item, round_of(run)))) if refers else None
         timeout = self.task_timeout if node.timeout is None else node.timeout
         step = plan.step_path(task.node, task.item)
         return Claim(

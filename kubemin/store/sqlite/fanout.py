@@ -12,6 +12,7 @@ from kubemin.model.references import ReferenceMissing
 from kubemin.model.states import Cause
 from kubemin.store.codec import COMPLETED, FAILED, NUMBERS, RUNNING, STATES, Detail, encode
 from kubemin.store.plans import Plan
+from kubemin.store.sqlite.inputs import round_of
 from kubemin.store.sqlite.ripples import FAN
 from kubemin.store.sqlite.rows import CAUSES, FRESH, RunRow, TaskRow, new_task, reset
 
@@ -27,7 +28,7 @@ class Fans:
     def start(self, run: RunRow, plan: Plan, task: TaskRow) -> None:
         self.s.flush()
         try:
-            items = self.settler.inputs.items(run, plan, task)
+            items = self.settler.inputs.items(plan, task.node, round_of(run))
         except (ReferenceMissing, ValueError) as error:
             task.detail = encode(Detail(message=str(error)))
             self.settler.end(run, task, FAILED, Cause.REFERENCE.value, str(error))
@@ -72,10 +73,6 @@ class Fans:
             task.flags &= ~FRESH
             end = rules.join_state(node.when, task.flags, run.stopped)
             self.settler.end(run, task, NUMBERS[end.state], CAUSES[end.cause])
-
-    def _has_place(self, run: RunRow, task: TaskRow) -> bool:
-        """One child is always on its way; more only while they do not have to wait in the run."""
-        return task.open == 0 or run.listed.get(task.queue, 0) < self.settler.window
 
     def child_claimed(self, run: RunRow, child: TaskRow) -> None:
         """A child was claimed: another may take its place in the queue."""

@@ -9,19 +9,8 @@ from kubemin.errors import KubeminError, NotFound
 from kubemin.model.graph import Concurrency
 from kubemin.model.records import Accepted, Submission
 from kubemin.model.states import Cause
-from kubemin.store.admission import (
-    Answer,
-    bind,
-    check_id,
-    check_single,
-    concurrency_held,
-    concurrency_key,
-    decode_submissions,
-    key_taken,
-    plan_of,
-    read_part,
-    rejection,
-)
+from kubemin.store import admission
+from kubemin.store.admission import Answer
 from kubemin.store.codec import QUEUED, WAITING, Extra, decode, decode_extra, encode
 from kubemin.store.plans import Plan
 from kubemin.store.sqlite.quarantine import CorruptRun
@@ -51,7 +40,7 @@ class Intake:
                 else:
                     answers.append(self._graph(submission, patient=patient))
             except KubeminError as error:
-                answers.append(rejection(error))
+                answers.append(admission.rejection(error))
         if solos:
             self._insert_solos(solos, answers)
         self.settler.settle()
@@ -60,7 +49,7 @@ class Intake:
     # --- single tasks ------------------------------------------------------------------------------------------------
 
     def _solo(self, submission: Submission, solos: list[SoloRow]) -> Answer:
-        check_single(submission)
+        admission.check_single(submission)
         spec = encode(submission.work)
         if submission.key is not None or len(spec) > INLINE_BYTES:
             return self._solo_at_once(submission, spec)
@@ -121,9 +110,9 @@ class Intake:
 
     def _graph(self, submission: Submission, *, patient: bool) -> Answer:
         run = submission.id
-        check_id(run)
+        admission.check_id(run)
         plan = self._plan(submission)
-        params = bind(plan, submission.params)
+        params = admission.bind(plan, submission.params)
         body = encode(params) if params else b""
         known = self._known_key(submission, body)
         if known is not None:
@@ -131,7 +120,7 @@ class Intake:
         if self.s.find_run(run) is not None or self.s.one("known_id", (run,)):
             return Accepted(run, False)
         rule = plan.graph.concurrency
-        ckey = concurrency_key(plan, params)
+        ckey = admission.concurrency_key(plan, params)
         if rule is not None and rule.policy == "reject" and not patient:
             self.refuse_held(ckey)
         self._take_key(submission)
@@ -144,7 +133,7 @@ class Intake:
         return Accepted(run, True)
 
     def _plan(self, submission: Submission) -> Plan:
-        return plan_of(self.s.plans, submission, self._published)
+        return admission.plan_of(self.s.plans, submission, self._published)
 
     def _published(self, workflow: str) -> str | None:
         row = self.s.one("published_hash", (workflow,))
@@ -193,7 +182,7 @@ class Intake:
         self.s.flush()
         holder = self.s.one("key_holder", (ckey,))
         if holder is not None:
-            raise concurrency_held(holder[0], ckey)
+            raise admission.concurrency_held(holder[0], ckey)
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -203,7 +192,7 @@ class Intake:
         if row is None:
             return None
         if not self._same(row[0], submission, body):
-            raise key_taken(submission.key, row[0])
+            raise admission.key_taken(submission.key, row[0])
         return Accepted(row[0], False)
 
     def _take_key(self, submission: Submission) -> None:
@@ -233,7 +222,7 @@ class Intake:
     # --- batches in parts --------------------------------------------------------------------------------------------
 
     def stage(self, batch: str, body: bytes) -> None:
-        count = len(read_part(batch, body, self._plan))
+        count = len(admission.read_part(batch, body, self._plan))
         self.s.write("stage", (batch, self.s.now, count, body))
 
     def seal(self, batch: str) -> int:
@@ -273,6 +262,6 @@ class Intake:
         return True
 
     def _unpack_part(self, batch: str, part: int, count: int, body: bytes) -> int:
-        self.submit(decode_submissions(body), patient=True)
+        self.submit(admission.decode_submissions(body), patient=True)
         self.s.write("delete_part", (batch, part))
         return count

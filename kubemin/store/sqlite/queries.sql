@@ -373,8 +373,8 @@ SELECT workflow, state, cause, round, submitted, start_at, deadline, ckey, holds
 FROM runs WHERE id = ?;
 
 -- name: obstacle_tasks
-SELECT t.idx, t.node, t.item, t.state, t.flags, t.queue, t.seq, t.due, t.attempt, t.token, t.started, t.cause, t.detail,
-    t.base, t.made, t.total, t.open, t.extra, t.spec, t.submitted, o.slot
+SELECT t.idx, t.node, t.item, t.state, t.queue, t.seq, t.due, t.attempt, t.token, t.started, t.cause, t.detail,
+    t.base, t.made, t.total, t.open, o.slot, t.flags, t.extra, t.submitted
 FROM tasks AS t LEFT JOIN owners AS o ON o.id = t.owner
 WHERE t.run = ? ORDER BY t.idx;
 

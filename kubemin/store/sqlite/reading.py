@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
-from kubemin.clock import SECOND, Micros, rfc3339
+from kubemin.clock import SECOND, rfc3339
 from kubemin.errors import NotFound
 from kubemin.model import transitions as rules
 from kubemin.model.graph import Graph
-from kubemin.model.records import Definition, RunView, Submission, TaskView
+from kubemin.model.records import Definition, RunView, TaskView
 from kubemin.model.states import Kind, RunState
+from kubemin.store.admission import decode_submissions
 from kubemin.store.base import QueueView, RunFilter, WorkflowView
 from kubemin.store.codec import (
     COMPLETED,
@@ -30,8 +31,9 @@ from kubemin.store.codec import (
     decode_graph,
     label_of,
 )
-from kubemin.store.sqlite.inputs import join_outputs
+from kubemin.store.inputs import join_outputs
 from kubemin.store.sqlite.rows import ROUND, SOLO
+from kubemin.store.views import has_params, staged_view, usage_view, workflow_view
 
 IDS_AT_ONCE = 10_000  # ids in one query
 
@@ -45,7 +47,6 @@ class StagedRun(msgspec.Struct):
 
 
 decode_staged = msgspec.json.Decoder(list[StagedRun]).decode
-decode_staged_whole = msgspec.json.Decoder(list[Submission]).decode
 
 
 class Reads:
@@ -103,12 +104,9 @@ class Reads:
     def _staged(self, run: str) -> RunView | None:
         for _, _, _, body in self._db.execute(self._sql["sealed_parts"]):
             if run.encode() in body:
-                for each in decode_staged_whole(body):
+                for each in decode_submissions(body):
                     if each.id == run:
-                        label = each.workflow or label_of(msgspec.json.encode(each.work))
-                        return RunView(
-                            run, label, RunState.WAITING, params=each.params, start_at=rfc3339(each.start_at)
-                        )
+                        return staged_view(each)
         return None
 
     # --- many runs ---------------------------------------------------------------------------------------------------
@@ -119,7 +117,7 @@ class Reads:
         for view in merged:
             if len(found) >= where.limit:
                 break
-            if where.params and not _has_params(view, where.params):
+            if where.params and not has_params(view, where.params):
                 continue
             found.append(view)
         return found
@@ -172,11 +170,11 @@ class Reads:
 
     def _graph_outputs(self, ids: Sequence[str], outputs: dict[str, dict[str, Any]]) -> None:
         outputs.update({run: {} for run, _ in self._all("run_states", (_json_list(ids),))})
-        children: dict[str, list[tuple[int, bytes | None]]] = {}
+        children: dict[str, dict[int, bytes | None]] = {}
         fans = []
         for run, digest, idx, node, item, output, base, total in self._all("run_outputs", (_json_list(ids),)):
             if item is not None:
-                children.setdefault(run, []).append((idx, output))
+                children.setdefault(run, {})[idx] = output
             elif self.graph(digest) is UNREADABLE:
                 continue
             elif base is not None:
@@ -184,7 +182,7 @@ class Reads:
             elif output is not None:
                 outputs[run][self.graph(digest).nodes[node].step] = decode(output)
         for run, step, base, total in fans:
-            outputs[run][step] = decode(join_outputs(children.get(run, []), base, total))
+            outputs[run][step] = decode(join_outputs(children.get(run, {}), base, total))
 
     # --- queues and definitions --------------------------------------------------------------------------------------
 
@@ -203,7 +201,11 @@ class Reads:
         return None if row is None or row[0] is None else max((clock.wall() - row[0]) / SECOND, 0.0)
 
     def workflows(self) -> list[WorkflowView]:
-        return [_workflow_view(*row[:5]) for row in self._all("workflows") if _graph(row[4]) is not UNREADABLE]
+        views = []
+        for name, digest, published, mark, body, _ in self._all("workflows"):
+            if (graph := _graph(body)) is not UNREADABLE:
+                views.append(workflow_view(name, digest, graph, published, mark))
+        return views
 
     def definition(self, name_or_hash: str) -> Definition | None:
         published = self._one("published_hash", (name_or_hash,))
@@ -285,7 +287,7 @@ def _graph_tasks(run: str, graph: Graph, found: list[Any]) -> list[TaskView]:
         if row[12] is not None:
             base, made, total = row[12:15]
             if row[3] == COMPLETED:
-                rows = [(child[0], child[16]) for child in found if base <= child[0] < base + total]
+                rows = {child[0]: child[16] for child in found if base <= child[0] < base + total}
                 view.output = decode(join_outputs(rows, base, total))
             children = (by_idx.get(base + item) for item in range(made or 0))
             views += [_task_view(run, child, f"{node.step}[{child[2]}]") for child in children if child is not None]
@@ -315,39 +317,9 @@ def _task_view(run: str, row: Any, step: str) -> TaskView:
         output=decode(output) if output and state == COMPLETED else None,
         stdout_tail=stdout or "",
         stderr_tail=stderr or "",
-        usage=None if more.usage is None else {"cpu": more.usage.cpu, "memory": more.usage.memory},
+        usage=usage_view(more),
         unenforced=list(more.unenforced),
     )
-
-
-def _workflow_view(name: str, digest: str, published: Micros, mark: Micros, body: bytes) -> WorkflowView:
-    graph = decode_graph(body)
-    schedule = graph.schedule
-    return WorkflowView(
-        name=name,
-        hash=digest,
-        steps=sum(node.kind in (Kind.TASK, Kind.FANOUT) for node in graph.nodes),
-        schedule=schedule.cron if schedule else None,
-        timezone=schedule.timezone if schedule else None,
-        next_at=_next_at(graph, mark),
-        last_at=rfc3339(mark) if schedule and mark != published else None,
-        published_at=rfc3339(published),
-    )
-
-
-def _next_at(graph: Graph, mark: Micros) -> str | None:
-    if graph.schedule is None:
-        return None
-    from kubemin import clock
-    from kubemin.model.schedule import next_slot
-
-    return rfc3339(next_slot(graph.schedule, max(mark, clock.wall())))
-
-
-def _has_params(view: RunView, wanted: dict[str, str]) -> bool:
-    from kubemin.model.references import as_text
-
-    return all(name in view.params and as_text(view.params[name]) == value for name, value in wanted.items())
 
 
 def _json_list(ids: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from kubemin.model.records import Accepted, Claim, Definition, Outcome, Owner, R
 from kubemin.model.states import Cause, RunState
 from kubemin.store.base import (
     SLICE,
+    TASK_TIMEOUT,
     WINDOW,
     Blame,
     Change,
@@ -40,8 +41,6 @@ from kubemin.store.sqlite.outcomes import Outcomes
 from kubemin.store.sqlite.reading import Reads
 from kubemin.store.sqlite.session import Session
 from kubemin.store.sqlite.settle import Settler
-
-TASK_TIMEOUT = 1200.0  # seconds; the setting `taskTimeout` of steps without a time-out of their own
 
 T = TypeVar("T")
 
