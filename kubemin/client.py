@@ -333,7 +333,7 @@ class Client:
                 return self._gateway.exchange(requests)
             except Moved:
                 self._gateway.disconnect()
-        return fleet.exchange(requests())
+        return fleet.exchange(requests)
 
     def _named(self, name: str) -> Definition:
         """The published definition; from the workflow folder while no daemon has published it yet. Raises NotFound."""

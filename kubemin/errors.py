@@ -82,6 +82,14 @@ class StoreUnavailable(Unreachable):
         self.fatal = fatal
 
 
+class NotDurable(StoreUnavailable):
+    """The runs were accepted, and are not as safe as `durability` asks: nobody need submit them again, unless the
+    store fails before it has caught up. `runs`: their ids."""
+
+    code = "not_durable"
+    runs: tuple[str, ...] = ()
+
+
 class NotFound(KubeminError):
     """No such run, step, workflow, queue."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kubemin.api.options import Duration, Instant, RetryPolicy, queue_name, retry_policy, run_key, seconds, start_at
 from kubemin.api.payload import Call, Function, Template, encode_json, function_path
 from kubemin.api.run import Run
-from kubemin.errors import Invalid
+from kubemin.errors import Invalid, NotDurable
 from kubemin.model.ids import run_id, run_ids
 
 if TYPE_CHECKING:
@@ -51,7 +51,11 @@ class Options:
             raise Invalid("a key names one run; enqueue_many takes none")
         calls = calls if isinstance(calls, list) else list(calls)
         ids = list(run_ids(len(calls)))
-        self._client.submit_many(self.template(function).many(ids, calls))
+        try:
+            self._client.submit_many(self.template(function).many(ids, calls))
+        except NotDurable as exc:
+            exc.runs = tuple(ids)
+            raise
         return [Run(self._client, run) for run in ids]
 
     def map(self, function: Function, items: Iterable[Any], then: Function | None = None) -> Run:

@@ -7,23 +7,25 @@ client goes to Redis, and never to the file, which no other node would see.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kubemin import clock
-from kubemin.errors import Unreachable
+from kubemin.errors import NotDurable, Unreachable
+from kubemin.model.records import Accepted
 from kubemin.modes import uses_redis
 from kubemin.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
-    from kubemin.api.gateway import Gateway
+    from kubemin.api.gateway import Gateway, Requests
     from kubemin.config import Settings
     from kubemin.store.redis.node import NodeStore
 
 SURE_SECONDS = 0.5  # that an answer about the daemon's mode is relied on
 CONFIRMED = frozenset({"submit", "seal"})  # what `durability` is about
+
+TRIES = 3  # of a request whose connection breaks before it is known to be durable
 
 _encode = msgspec.json.Encoder().encode
 
@@ -59,19 +61,42 @@ class Fleet:
             board.close()
         return record is None or not record.pid or uses_redis(record.mode) or not self._gateway.locked()
 
-    def exchange(self, requests: Iterable[bytes]) -> list[msgspec.Raw]:
-        """All replies, in order. Raises the first refusal, StoreUnavailable when Redis does not answer."""
-        from kubemin.api.direct import carry_out
-
+    def exchange(self, requests: Requests) -> list[msgspec.Raw]:
+        """All replies, in order. Raises the first refusal, StoreUnavailable when Redis does not answer, NotDurable."""
         if self._store is None:
             self._store = self.open()
-        replies = []
-        for body in requests:
-            op, value = carry_out(self._store, body)
-            if op in CONFIRMED and self._settings.durability != "none":
-                self._store.confirm(self._settings.durability)
-            replies.append(msgspec.Raw(_encode(value)))
-        return replies
+        if self._settings.durability == "none":
+            values = [value for _, value in self._carry_out(self._store, requests)]
+        else:
+            values = self._durably(self._store, requests)
+        return [msgspec.Raw(_encode(value)) for value in values]
+
+    def _carry_out(self, store: NodeStore, requests: Requests) -> list[tuple[str, Any]]:
+        from kubemin.api.direct import carry_out
+
+        return [carry_out(store, body) for body in requests()]
+
+    def _durably(self, store: NodeStore, requests: Requests) -> list[Any]:
+        """Once more when the connection was made anew meanwhile: it may lead to a server that has not got the runs."""
+        wanted, created = self._settings.durability, set[str]()
+        for _ in range(TRIES):
+            store.durability.require(wanted)
+            serial = store.client.serial
+            done = self._carry_out(store, requests)
+            created |= {each.id for each in _accepted(done) if each.created}
+            if any(op in CONFIRMED for op, _ in done):
+                self._confirm(store, wanted, [each.id for each in _accepted(done)])
+            if store.client.serial == serial:
+                return [_as_created(value, created) for _, value in done]
+        raise Unreachable(f"Redis at {store.client.where} keeps closing the connection; what it kept is not known")
+
+    def _confirm(self, store: NodeStore, wanted: str, runs: list[str]) -> None:
+        try:
+            store.durability.confirm(wanted)
+        except NotDurable as exc:
+            told = NotDurable(f"accepted{_named(runs)}, but {exc}")
+            told.runs = tuple(runs)
+            raise told from exc
 
     def open(self) -> NodeStore:
         """A connection of the caller's own."""
@@ -83,3 +108,20 @@ class Fleet:
         if self._store is not None:
             self._store.close()
             self._store = None
+
+
+def _accepted(done: list[tuple[str, Any]]) -> list[Accepted]:
+    return [each for op, value in done if op == "submit" for each in value if isinstance(each, Accepted)]
+
+
+def _as_created(value: Any, created: set[str]) -> Any:
+    """What the first try created is ours, also when the second found it there."""
+    if not isinstance(value, list):
+        return value
+    return [Accepted(each.id, True) if isinstance(each, Accepted) and each.id in created else each for each in value]
+
+
+def _named(runs: list[str]) -> str:
+    if not runs:
+        return ""
+    return f" as run {runs[0]}" + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")

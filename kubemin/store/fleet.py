@@ -70,6 +70,6 @@ class FleetStore(Store, Protocol):
     def lead(self, epoch: int, holder: str) -> bool:
         """A term begins, and this store's duties carry it. False: a newer one is known."""
 
-    def confirm(self, durability: str) -> None:
-        """Wait until what this connection wrote is as durable as asked. Raises StoreUnavailable when it is not in time:
-        it may be there all the same, and a repeat by id is safe."""
+    @property
+    def durability(self) -> Any:
+        """Whether the server can be waited for (`require`), and the wait (`confirm`): store/redis/durability.py."""

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from kubemin.model.records import Outcome, Owner
+from kubemin.store.durable import write_durably
 from kubemin.telemetry import log
 
 FOLDER = "undelivered"
@@ -33,12 +34,7 @@ def keep(state_dir: str, owner: Owner, outcomes: list[Outcome]) -> str:
     folder = os.path.join(state_dir, FOLDER)
     os.makedirs(folder, mode=0o750, exist_ok=True)
     path = os.path.join(folder, f"{owner.instance}-{owner.slot}-{owner.incarnation}.json")
-    with open(f"{path}.new", "wb") as file:
-        file.write(_encode((owner, outcomes)))
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(f"{path}.new", path)
-    _sync(folder)
+    write_durably(path, _encode((owner, outcomes)))
     return path
 
 
@@ -70,11 +66,3 @@ def _read(path: str) -> tuple[Owner, list[Outcome]] | None:
         if outcome.output == _NULL:
             outcome.output = None
     return owner, list(outcomes)
-
-
-def _sync(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -15,10 +15,11 @@ from kubemin.channel import PacketConnection
 from kubemin.config import Settings
 from kubemin.coordinator.control import Control
 from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE
-from kubemin.coordinator.fleet.membership import NameTaken, Started
+from kubemin.coordinator.fleet.membership import NotAdmitted, Started
 from kubemin.errors import Invalid, KubeminError, StoreUnavailable, Unreachable
 from kubemin.modes import uses_redis
 from kubemin.scoreboard import Scoreboard
+from kubemin.store.redis.identity import OTHER_FLEET
 from kubemin.store.redis.node import NodeStore
 from kubemin.store.redis.opening import open_store, redis_address
 from kubemin.telemetry import log
@@ -39,11 +40,12 @@ def run_in_fleet(
     known = board.read_coordinator()
     if known is None or not uses_redis(known.mode):
         failure = _try(store)
+        if failure is not None and failure.code == OTHER_FLEET:
+            return _refuse(str(failure))
         if failure is not None:
             return _without(settings, failure)
-        if obstacle := store.can_confirm(settings.durability):
-            log.error("this node cannot be in the fleet", reason=obstacle)
-            return EXIT_STORE_UNUSABLE
+        if obstacle := store.durability.obstacle(settings.durability):
+            return _refuse(obstacle)
     log.info(f"Distributed mode enabled with Redis at {place}")
     return _serve(instance, settings, board, control, store, predecessor)
 
@@ -57,7 +59,11 @@ def watch_for_redis(settings: Settings) -> int:
 
 def _look(settings: Settings, found: int) -> None:
     store = open_store(settings, name="kubemin-watch")
-    while _try(store) is not None:
+    told = ""
+    while (failure := _try(store)) is not None:
+        if failure.code == OTHER_FLEET and str(failure) != told:
+            told = str(failure)
+            log.error("Redis answers, and this node cannot be in its fleet", reason=told)
         time.sleep(max(store.client.retry_in(), LOOK_SECONDS))
     store.close()
     log.info("Redis answers now; this node joins its fleet")
@@ -70,6 +76,11 @@ def _try(store: NodeStore) -> KubeminError | None:
     except StoreUnavailable as exc:
         return exc
     return None
+
+
+def _refuse(reason: str) -> int:
+    log.error("this node cannot be in the fleet", reason=reason)
+    return EXIT_STORE_UNUSABLE
 
 
 def _without(settings: Settings, failure: KubeminError) -> int | None:
@@ -94,9 +105,8 @@ def _serve(
         coordinator = FleetCoordinator(instance, settings, board, Control(control), store, predecessor)
         coordinator.attach()
         _run(coordinator)
-    except (NameTaken, Invalid, Unreachable) as exc:
-        log.error("this node cannot be in the fleet", reason=str(exc))
-        return EXIT_STORE_UNUSABLE
+    except (NotAdmitted, Invalid, Unreachable) as exc:
+        return _refuse(str(exc))
     return 0
 
 

@@ -10,6 +10,7 @@ import os
 
 import msgspec
 
+from kubemin.store.durable import write_durably
 from kubemin.telemetry import log
 
 NAME = "instances.json"
@@ -58,17 +59,7 @@ class Instances:
         return found
 
     def _write(self) -> None:
-        temporary = f"{self._path}.new"
-        with open(temporary, "wb") as file:
-            file.write(msgspec.json.encode(self._file))
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, self._path)
-        fd = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        write_durably(self._path, msgspec.json.encode(self._file))
 
 
 def machine_id() -> str:

@@ -14,6 +14,7 @@ from kubemin.coordinator.fleet.instances import Instances
 from kubemin.coordinator.fleet.timing import Every
 from kubemin.errors import Refused, StoreUnavailable
 from kubemin.store import undelivered
+from kubemin.store.redis import identity
 from kubemin.store.redis.node import NodeRecord, NodeStore, TermRecord
 from kubemin.store.telling import tell
 from kubemin.telemetry import log
@@ -24,8 +25,16 @@ BEATS_OF_LIFE = 3  # a name is free after so many missed heartbeats
 Started = list[tuple[str, int, int]]  # run, idx, token
 
 
-class NameTaken(Refused):
+class NotAdmitted(Refused):
+    """This node cannot be in this fleet, as it is configured: it must not start."""
+
+
+class NameTaken(NotAdmitted):
     code = "node_name"
+
+
+class Stranger(NotAdmitted):
+    code = identity.OTHER_FLEET
 
 
 class Membership:
@@ -44,7 +53,13 @@ class Membership:
         return self._beat.left()
 
     def enter(self, record: Callable[[], NodeRecord]) -> None:
-        """Before the first claim. Raises NameTaken, StoreUnavailable."""
+        """Before the first claim. Raises NotAdmitted, StoreUnavailable."""
+        try:
+            self.recognise()
+        except StoreUnavailable as exc:
+            if exc.code == identity.OTHER_FLEET:
+                raise Stranger(str(exc)) from exc
+            raise
         self._beat.soon()
         self.turn(record)
         try:
@@ -59,6 +74,22 @@ class Membership:
         tell(self._store.changes())
         if count:
             log.info("tasks of a dead predecessor were queued again", tasks=count)
+
+    def recognise(self) -> bool:
+        """Is it our fleet's server? True: it was, and has lost everything. Raises StoreUnavailable."""
+        client = self._store.client
+        try:
+            lost = identity.recognise(client.execute, self._settings.state_dir, client.where)
+        except OSError as exc:
+            raise StoreUnavailable(f"cannot write in {self._settings.state_dir}: {exc.strerror}", fatal=True) from exc
+        if lost:
+            log.error(
+                "Redis has lost the records of this fleet (FLUSHALL, a start without its data, or an empty server): "
+                "its runs, schedules' marks and paused queues are gone; this node publishes its workflows again and "
+                "takes new work; restore a backup with all daemons stopped, or submit again what was lost",
+                redis=client.where,
+            )
+        return lost
 
     def turn(self, make: Callable[[], NodeRecord]) -> None:
         """The heartbeat, when it is due."""

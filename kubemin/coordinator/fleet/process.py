@@ -30,7 +30,7 @@ from kubemin.coordinator.events import Counters
 from kubemin.coordinator.exposition import serve
 from kubemin.coordinator.fleet.carrying import Carrier
 from kubemin.coordinator.fleet.locks import Locks
-from kubemin.coordinator.fleet.membership import Membership, NameTaken, Started
+from kubemin.coordinator.fleet.membership import Membership, Started
 from kubemin.coordinator.fleet.office import Office
 from kubemin.coordinator.fleet.rescues import Rescues
 from kubemin.coordinator.fleet.timing import Every
@@ -42,6 +42,7 @@ from kubemin.errors import KubeminError, StoreUnavailable
 from kubemin.model.records import Owner
 from kubemin.modes import Mode
 from kubemin.scoreboard import Scoreboard, boottime
+from kubemin.store.redis.identity import OTHER_FLEET
 from kubemin.store.redis.node import WORKER_NAME, NodeRecord, NodeStore
 from kubemin.store.redis.opening import open_store
 from kubemin.store.telling import tell
@@ -51,6 +52,7 @@ ATTACH_SECONDS = 10.0  # for the supervisor to name the living workers
 LONGEST_WAIT = 1.0
 CARRY_WAIT = 0.05  # while runs of this node's own store have to end
 RECORD_SECONDS = 1.0  # between heartbeats in the scoreboard
+LOOK_SECONDS = 2.0  # between looks whether Redis is still this fleet's
 SHORTEST_PAUSE = 0.05  # while Redis does not answer
 FINISH_SECONDS = 5.0  # for what is pending at the end; a successor does the rest
 
@@ -79,13 +81,13 @@ class FleetCoordinator:
         self.office = Office(store, settings)
         self.carrier = Carrier(settings, instance, store, board)
         self.attached = self.joined = self.finishing = False
-        self.paused = self.unblocking = self.publishing = False
+        self.paused = self.unblocking = self.publishing = self.astray = False
         self._stopping = False
         self._outage_since = 0.0
         self._outage = ""
         self._failed: dict[str, str] = {}  # steps that the server refuses, and why
         self._retry_at = 0.0
-        self._record = Every(RECORD_SECONDS)
+        self._record, self._look = Every(RECORD_SECONDS), Every(LOOK_SECONDS, jitter=0.1)
         self.counters = Counters()
         self.meter: Meter | None = None
         self._title = ""
@@ -100,7 +102,7 @@ class FleetCoordinator:
         self.meter = serve(self.settings, self.board, lambda: open_store(self.settings, name="kubemin-metrics"))
 
     def join(self) -> None:
-        """Become a member: name, predecessors, files; then workers may claim. Raises NameTaken, StoreUnavailable."""
+        """Become a member: name, predecessors, files; then workers may claim. Raises NotAdmitted, StoreUnavailable."""
         self.membership.enter(self._node_record)
         self.carrier.open(self.pool.owners())  # before anything that was reported is settled
         self._settle()
@@ -155,8 +157,10 @@ class FleetCoordinator:
     def _steps(self) -> None:
         if not self.joined:
             self.join()
-        for step in (self._settle, self._carry, self._renew, self._beat, self._rescue, self._wishes, self._lead):
+        for step in (self._recognise, self._settle, self._carry, self._renew, self._beat, self._rescue):
             self._guarded(step)
+        self._guarded(self._wishes)
+        self._guarded(self._lead)
         self._tell()
 
     def _guarded(self, step: Callable[[], None]) -> None:
@@ -173,6 +177,12 @@ class FleetCoordinator:
         else:
             if self._failed.pop(name, None) is not None:
                 log.info("Redis does again what this node asks", step=name.strip("_"))
+
+    def _recognise(self) -> None:
+        """After an outage, and now and then: this may be another server than before, or have lost what it knew."""
+        if (self._outage or self._look.due()) and self.membership.recognise():
+            self.publishing = True
+            self.membership.beat_soon()
 
     def _carry(self) -> None:
         self.carrier.turn(self.pool, self.pending, self.paused)
@@ -254,7 +264,7 @@ class FleetCoordinator:
 
     def _tell_workers(self) -> None:
         if self.joined:
-            self.pool.tell_mode(WorkerMode(distributed=True, paused=self.paused))
+            self.pool.tell_mode(WorkerMode(distributed=True, paused=self.paused or self.astray))
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -299,16 +309,25 @@ class FleetCoordinator:
         if not self._outage:
             self._outage_since = clock.monotonic()
             log.warning("Redis cannot be used; running tasks go on, results are kept", reason=str(exc))
+        self._go_astray(exc.code == OTHER_FLEET)
         self._outage = str(exc)
-        self._retry_at = clock.monotonic() + max(self.store.client.retry_in(), SHORTEST_PAUSE)
+        pause = LOOK_SECONDS if self.astray else SHORTEST_PAUSE
+        self._retry_at = clock.monotonic() + max(self.store.client.retry_in(), pause)
 
     def _outage_ends(self) -> None:
         if self._outage:
             seconds = round(clock.monotonic() - self._outage_since, 1)
             log.info("Redis can be used again", seconds=seconds)
             self._outage = ""
+            self._go_astray(False)
             self.publishing = True  # a server that came back without its data has no definitions either
             self.rescues.ask()
+
+    def _go_astray(self, astray: bool) -> None:
+        """The server is another fleet's: workers take nothing from it meanwhile."""
+        if astray != self.astray:
+            self.astray = astray
+            self._tell_workers()
 
     # --- the scoreboard -----------------------------------------------------------------------------------------------
 
@@ -359,6 +378,3 @@ class FleetCoordinator:
         self.carrier.close()
         with contextlib.suppress(KubeminError, OSError):
             self.store.close()
-
-
-__all__ = ["FleetCoordinator", "NameTaken"]

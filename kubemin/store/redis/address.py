@@ -25,6 +25,7 @@ class Address(msgspec.Struct, frozen=True):
     password: str | None = None
     tls: bool = False
     ca: str | None = None  # file of certificates to trust, else the system's
+    state_dir: str = ""  # whose fleet the server has to be (identity.py); empty: any
 
     @property
     def shown(self) -> str:

@@ -14,9 +14,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kubemin.errors import StoreUnavailable
+from kubemin.store.redis import identity
 from kubemin.store.redis.address import Address
 from kubemin.store.redis.backoff import Backoff
 from kubemin.store.redis.errors import translate
+from kubemin.store.redis.keys import FLEET
 from kubemin.store.redis.scripts import Script, guarded, script
 
 TIMEOUT = 5.0  # seconds a reply may take
@@ -38,6 +40,7 @@ class Client:
         self.address = address
         self.timeout = timeout
         self.name = name
+        self.serial = 0  # of the connection in use: how many have been made
         self._connection: Driver | None = None
         self._where = address.shown
         self._master: tuple[str, int] | None = None  # where the cluster said our slot is
@@ -218,6 +221,10 @@ class Client:
 
     # --- connecting --------------------------------------------------------------------------------------------------
 
+    def connect(self) -> None:
+        """Make sure of a connection now: `serial` is its number then. Raises StoreUnavailable."""
+        self._connected()
+
     def _connected(self) -> Driver:
         if self._connection is not None:
             return self._connection
@@ -227,6 +234,7 @@ class Client:
             self._connection = self._connect()
         except (OSError, _redis_error(), StoreUnavailable) as error:
             raise self._failed(error) from error
+        self.serial += 1
         self._connects.reset()
         self._failure = None
         return self._connection
@@ -309,7 +317,22 @@ class Client:
             if not sentinel:
                 self._where = f"{host}:{port}"
         made.connect()
+        if address.state_dir and not sentinel:
+            self._compare_fleet(made)
         return made
+
+    def _compare_fleet(self, made: Driver) -> None:
+        """Before anything else is asked of a server: is it our fleet's? Raises OtherFleet."""
+        try:
+            made.send_command("GET", FLEET)
+            found = made.read_response(disable_decoding=True)
+        except _reply_errors():  # what is asked next is told the same: moved, loading, no rights
+            return
+        try:
+            identity.compare(self.address.state_dir, found, self._where)
+        except identity.OtherFleet:
+            made.disconnect()
+            raise
 
     def disconnect(self) -> None:
         if self._connection is not None:

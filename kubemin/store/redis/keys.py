@@ -139,6 +139,6 @@ LEADER = f"{PREFIX}leader"  # string "EPOCH ACQUIRED HOLDER", PX leaseDuration: 
 LEADER_EPOCH = f"{PREFIX}leader:epoch"  # string: counts the Redis elector's acquisitions
 LEADER_BACKEND = f"{PREFIX}leader:backend"  # string: how this fleet elects its leader
 LEADER_STEP_DOWN = f"{PREFIX}leader:stepdown"  # string, PX: the holder that is asked to hand over
-FLEET = f"{PREFIX}fleet"  # string: id of the fleet, so that a stranger's node refuses
+FLEET = f"{PREFIX}fleet"  # string `ID LIFE`: whose server this is (identity.py), so that a stranger is refused
 PROBE = f"{PREFIX}probe"  # string, empty: written first, so that a server without memory says so in time
 ABSENT = f"{PREFIX}absent"  # never made: asked for where a missing key tells something (scripts.py)

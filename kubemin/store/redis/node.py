@@ -12,7 +12,6 @@ import msgspec
 
 from kubemin import clock
 from kubemin.clock import Micros
-from kubemin.errors import StoreUnavailable
 from kubemin.model.records import Owner
 from kubemin.model.states import Cause
 from kubemin.store.base import Stop
@@ -20,6 +19,7 @@ from kubemin.store.codec import encode
 from kubemin.store.redis import keys
 from kubemin.store.redis.claims import Entry, lock_value, slot_name
 from kubemin.store.redis.client import Client
+from kubemin.store.redis.durability import Durability
 from kubemin.store.redis.records import pack
 from kubemin.store.redis.store import RedisStore
 
@@ -30,7 +30,6 @@ RESCUE_MOST = 30.0  # the same for a task that was suspect again and again
 RESCUE_AT_ONCE = 200
 LAPSED_AT_ONCE = 200  # slots looked at in one call
 RETIRED_LIFE = 7 * 86_400.0  # seconds that an adopted instance is known as dead
-CONFIRM_SECONDS = 4.0
 STEP_DOWN_LIFE = 10.0  # seconds
 WORKER_NAME = "kubemin-worker:"  # + instance:slot:incarnation: name of a worker's connection, by which it is unblocked
 
@@ -91,7 +90,7 @@ class NodeStore(RedisStore):
         self._claims.ttl = ttl
         self._ttl, self._tolerance = ttl, 2 * renew
         self._cursor = "0"
-        self._always: bool | None = None
+        self.durability = Durability(self.client)
 
     @property
     def output_bytes(self) -> int:
@@ -117,40 +116,6 @@ class NodeStore(RedisStore):
     def check_server(self) -> None:
         """It answers, takes writes, and is ours to use. Raises StoreUnavailable."""
         self.client.execute("SET", keys.PROBE, "")
-
-    def confirm(self, durability: str) -> None:
-        """Wait until what this connection wrote is on disk (`fsync`) or on a replica. Raises StoreUnavailable."""
-        wait = round(CONFIRM_SECONDS * 1000)
-        if durability == "replica":
-            done = int(self.client.execute("WAIT", 1, wait)) >= 1
-        elif self.syncs_always():
-            done = True
-        else:
-            done = int(self.client.execute("WAITAOF", 1, 0, wait)[0]) >= 1
-        if not done:
-            where = "a replica" if durability == "replica" else "disk"
-            raise StoreUnavailable(
-                f"accepted, but not on {where} after {CONFIRM_SECONDS:g} s (durability: {durability}); "
-                "it may be lost if Redis fails now; repeating it with the same key is safe",
-                code="not_durable",
-            )
-
-    def syncs_always(self) -> bool:
-        """Each reply comes after the fsync (Redis before 7.2 offers nothing else)."""
-        if self._always is None:
-            raw = self.client.execute("CONFIG", "GET", "append*")
-            found = dict(zip(raw[::2], raw[1::2], strict=True))
-            self._always = found.get(b"appendonly") == b"yes" and found.get(b"appendfsync") == b"always"
-        return self._always
-
-    def can_confirm(self, durability: str) -> str:
-        """What stands against this durability on this server; empty: nothing."""
-        if durability != "fsync" or self.syncs_always():
-            return ""
-        known = self.client.execute("COMMAND", "INFO", "WAITAOF")
-        if known and known[0]:
-            return ""
-        return "durability: fsync needs Redis 7.2 or later, or `appendfsync always` on this server"
 
     # --- an idle worker ----------------------------------------------------------------------------------------------
 

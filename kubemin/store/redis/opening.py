@@ -1,8 +1,10 @@
-"""A connection of this node to the fleet's Redis, from its settings. Nothing is sent before the first call."""
+"""A connection of this node to its fleet's Redis, from its settings. Nothing is sent before the first call."""
 
 from __future__ import annotations
 
 import os
+
+import msgspec
 
 from kubemin.config import Settings
 from kubemin.errors import Invalid
@@ -15,7 +17,8 @@ CREDENTIAL = "redis-password"  # among systemd's credentials
 
 def redis_address(settings: Settings) -> addresses.Address:
     """Raises Invalid: an address or a password file that cannot be used."""
-    return addresses.parse(settings.redis_addr, password=_password(settings))
+    address = addresses.parse(settings.redis_addr, password=_password(settings))
+    return msgspec.structs.replace(address, state_dir=str(settings.state_dir))
 
 
 def open_store(settings: Settings, *, instance: str = "", name: str = "kubemin") -> NodeStore:
