@@ -40,10 +40,11 @@ REPORT: Final = b"R"  # worker → coordinator: [seq, Outcome]
 CANCEL: Final = b"C"  # coordinator → worker: [token, cause]
 MODE: Final = b"M"  # coordinator → worker of a fleet: {"distributed", "paused"}
 LOST: Final = b"L"  # worker of a fleet → coordinator: it was cut off inside BLPOP
+COUNTS: Final = b"N"  # worker of a fleet → coordinator: what it has counted since the last (store/counting.py)
 CONTROL: Final = b"S"  # supervisor ↔ coordinator: a JSON object, perhaps with descriptors
 TASK_KIND, HELLO_KIND, ACK_KIND = TASK[0], HELLO[0], ACK[0]
 REPORT_KIND, CANCEL_KIND, CONTROL_KIND = REPORT[0], CANCEL[0], CONTROL[0]
-MODE_KIND, LOST_KIND = MODE[0], LOST[0]
+MODE_KIND, LOST_KIND, COUNTS_KIND = MODE[0], LOST[0], COUNTS[0]
 
 _LARGE: Final = 0x80  # set in the kind byte: the body is in the first attached descriptor
 # Plain integers: `socket`'s own are enums, whose & costs as much as a system call.

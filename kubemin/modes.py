@@ -52,6 +52,11 @@ def in_fleet(settings: Settings) -> bool:
     return bool(settings.redis_addr) and settings.enable_distributed is not False
 
 
+def elects(mode: str) -> bool:
+    """Whether a daemon in this mode leads for a term; else it is its own leader."""
+    return mode in tuple(Mode) and RULES[Mode(mode)].elects
+
+
 def uses_redis(mode: str) -> bool:
     """Where a client of a daemon in this mode submits."""
     return mode in tuple(Mode) and RULES[Mode(mode)].store == "redis"

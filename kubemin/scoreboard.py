@@ -113,6 +113,7 @@ class CoordinatorRecord(msgspec.Struct, frozen=True):
     requeued: int = 0  # tasks that went back to their queue
     recoveries: int = 0
     rate: float = 0.0  # tasks that ended a second, over the last minute or so
+    redis: str = ""  # up or down; empty: it works alone and looks for none
     error: str = ""  # what keeps it from working, for `status`
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from kubemin.cli.session import Session
     from kubemin.store.redis.node import NodeStore, NodeView
 
-MISSED = 3  # heartbeats after which a node counts as lost
-
 
 class NodeLine(msgspec.Struct, rename="camel"):
     node: str
@@ -65,7 +63,7 @@ def the_leader(session: Session) -> LeaderLine | None:
     epoch, now = store.newest_epoch(), store.now()
     for view in store.nodes():
         term = view.record.term
-        if term is not None and term.epoch == epoch and not is_lost(view):
+        if term is not None and term.epoch == epoch and not view.is_lost:
             age = max(now - term.since, 0) / SECOND
             node = view.record.node
             return LeaderLine(
@@ -74,13 +72,9 @@ def the_leader(session: Session) -> LeaderLine | None:
     return None
 
 
-def is_lost(view: NodeView) -> bool:
-    return view.age > MISSED * view.record.every
-
-
 def fleet_pool(store: NodeStore) -> Pool:
     """All nodes that live, as `kubemin.why` takes them."""
-    records = [view.record for view in store.nodes() if not is_lost(view)]
+    records = [view.record for view in store.nodes() if not view.is_lost]
     open_ = [record for record in records if not record.drained]
     return Pool(
         node="fleet",
@@ -96,14 +90,14 @@ def fleet_pool(store: NodeStore) -> Pool:
 
 def _line(view: NodeView, now: Micros) -> NodeLine:
     record = view.record
-    state = "lost" if is_lost(view) else "drained" if record.drained else "ready"
+    state = "lost" if view.is_lost else "drained" if record.drained else "ready"
     return NodeLine(
         record.node,
         state,
         record.capacity,
         record.busy,
         record.queues,
-        record.term is not None and not is_lost(view),
+        record.term is not None and not view.is_lost,
         round(view.age, 1),
         max(now - record.started, 0) / SECOND,
         record.version,

@@ -17,6 +17,7 @@ from kubemin import clock
 from kubemin.channel import (
     ACK,
     CANCEL,
+    COUNTS_KIND,
     HELLO,
     HELLO_KIND,
     LOST_KIND,
@@ -84,6 +85,7 @@ class Link:
         self.closed = False
         self.greeted = False  # it has answered our hello
         self.cut_off = False  # it lost its connection while it waited for a task (fleet)
+        self.counts: list[bytes] = []  # what it has counted, in packets, to be taken note of (fleet)
         self.told: Mode | None = None  # where it takes tasks from (fleet)
         self.unheard: set[int] = set()  # tokens a predecessor committed; the worker has not said whether it got them
         self._writer, self._reader, self.reports = writer, reader, reports
@@ -185,6 +187,9 @@ class Link:
                     continue
                 if packet[0] == LOST_KIND:
                     self.cut_off = True
+                    continue
+                if packet[0] == COUNTS_KIND:
+                    self.counts.append(packet[1])
                     continue
                 sequence, outcome = unpack_report(packet[1])
             except ValueError as exc:

@@ -1,7 +1,8 @@
 """What `httpAddr` serves: `/metrics`, `/healthz`, `/readyz`. Called in the thread of `http.py`; only reads.
 
-Numbers come from the meter (this process), the scoreboard (all processes) and a reader of the store with a connection
-of its own. A scrape is rendered once a second at most, whoever asks how often.
+Numbers come from what this process counted or was told (`Tally`), the scoreboard (all processes), a reader of the store
+with a connection of its own, and in a fleet from `sources`: the election, the locks, Redis. A scrape is rendered once a
+second at most, whoever asks how often.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from kubemin import __version__, clock
 from kubemin.config import Settings
 from kubemin.coordinator.http import Answer, HttpServer
-from kubemin.coordinator.metering import Meter
 from kubemin.errors import KubeminError
+from kubemin.modes import elects
 from kubemin.scoreboard import CoordinatorRecord, Header, Scoreboard, SlotState, boottime
 from kubemin.store.base import QueueView, Reader
+from kubemin.store.counting import Tally
 from kubemin.telemetry.metrics import CONTENT_TYPE, Value, Values, expose
 
 FRESH_SECONDS = 1.0  # a rendered scrape is good for
@@ -26,24 +28,30 @@ _NONE: tuple[str, ...] = ()
 _STORE_FILES = ("kubemin.db", "kubemin.db-wal")
 
 
-def serve(settings: Settings, board: Scoreboard, open_reader: Callable[[], Reader]) -> Meter | None:
-    """Begin to serve, when `httpAddr` is set: what is to be fed with this coordinator's changes."""
-    if not settings.http_addr:
-        return None
-    meter = Meter()
-    HttpServer(settings.http_addr, Exposition(settings, board, meter, open_reader).answer).start()
-    return meter
+def serve(
+    settings: Settings, board: Scoreboard, tally: Tally, reader: Callable[[], Reader], *sources: Callable[[], Values]
+) -> None:
+    """Begin to serve, when `httpAddr` is set."""
+    if settings.http_addr:
+        HttpServer(settings.http_addr, Exposition(settings, board, tally, reader, sources).answer).start()
 
 
 class Exposition:
-    """`open_reader` is called once, in the thread that serves."""
+    """`reader` and `sources` are called at each scrape, in the thread that serves."""
 
-    def __init__(self, settings: Settings, board: Scoreboard, meter: Meter, open_reader: Callable[[], Reader]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        board: Scoreboard,
+        tally: Tally,
+        reader: Callable[[], Reader],
+        sources: Sequence[Callable[[], Values]] = (),
+    ) -> None:
         self._settings = settings
         self._board = board
-        self._meter = meter
-        self._open_reader = open_reader
-        self._reader: Reader | None = None
+        self._tally = tally
+        self._reader = reader
+        self._sources = sources
         self._text = b""
         self._rendered = -FRESH_SECONDS
 
@@ -94,9 +102,16 @@ class Exposition:
     def _metrics(self) -> bytes:
         now = clock.monotonic()
         if now >= self._rendered + FRESH_SECONDS:
-            self._text = expose({**self._meter.values(), **self._node(), **self._workers(), **self._store()})
+            self._text = expose({**self._counted(), **self._node(), **self._workers(), **self._store(), **self._more()})
             self._rendered = now
         return self._text
+
+    def _counted(self) -> Values:
+        meter = self._tally.meter
+        return {} if meter is None else meter.values()
+
+    def _more(self) -> Values:
+        return {name: series for source in self._sources for name, series in source().items()}
 
     def _node(self) -> Values:
         header, record = self._header(), self._record()
@@ -107,9 +122,10 @@ class Exposition:
             "kubemin_start_time_seconds": {_NONE: round(started, 3)},
             "kubemin_ready": {_NONE: int(ready)},
             "kubemin_drained": {_NONE: int(header.drained)},
-            "kubemin_leader": {_NONE: int(record.leader == header.node)},
+            "kubemin_leader": {_NONE: int(_leads(header, record))},
             "kubemin_leader_term": {_NONE: record.epoch},
             "kubemin_coordinator_restarts_total": {_NONE: header.coordinator_restarts},
+            **({"kubemin_redis_up": {_NONE: int(record.redis == "up")}} if record.redis else {}),
             "kubemin_reloads_total": {("ok",): header.reloads, ("failed",): header.reloads_failed},
         }
 
@@ -145,9 +161,7 @@ class Exposition:
     def _queues(self) -> list[QueueView]:
         """A store that cannot be read now has no figures; that it is so is told by another."""
         try:
-            if self._reader is None:
-                self._reader = self._open_reader()
-            return self._reader.queues()
+            return self._reader().queues()
         except KubeminError:
             return []
 
@@ -156,6 +170,11 @@ class Exposition:
             return os.stat(os.path.join(self._settings.state_dir, name)).st_size
         except OSError:
             return 0
+
+
+def _leads(header: Header, record: CoordinatorRecord) -> bool:
+    """A term ends by the clock; alone on a machine there is none."""
+    return record.term_until > boottime() if elects(record.mode) else record.leader == header.node
 
 
 def _alive(pid: int) -> bool:

@@ -18,7 +18,7 @@ import contextlib
 import os
 import select
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kubemin import clock, faults
 from kubemin.channel import PacketConnection, close_all
@@ -41,9 +41,6 @@ from kubemin.store import failhook
 from kubemin.store.base import Change, Reader
 from kubemin.store.sqlite import SqliteReader, SqliteStore
 from kubemin.telemetry import log
-
-if TYPE_CHECKING:
-    from kubemin.coordinator.metering import Meter
 
 ATTACH_SECONDS = 10.0  # for the supervisor to name the living workers
 TICK = 5.0  # seconds: the longest sleep, and the heartbeat in the scoreboard
@@ -96,8 +93,10 @@ class Coordinator:
         self.waiters = Waiters()
         self.pending = Pending()
         self.requests: list[tuple[Request, Reply]] = []
-        self.counters = events.Counters()
-        self.meter: Meter | None = None  # what /metrics tells, when somebody may ask
+        self.tally = events.begin_tally(settings, board.read_coordinator())
+        self.meter = self.tally.meter  # what /metrics tells, when somebody may ask
+        self.history = events.History()
+        self._metrics_reader: Reader | None = None
         self.attached = False
         self.handing = True
         self.finishing = False
@@ -127,10 +126,13 @@ class Coordinator:
         if self.settings.http_addr:
             from kubemin.coordinator.exposition import serve
 
-            self.meter = serve(self.settings, self.board, self._open_reader)
+            serve(self.settings, self.board, self.tally, self._reader)
 
-    def _open_reader(self) -> Reader:
-        return SqliteReader(os.path.join(self.settings.state_dir, "kubemin.db"))
+    def _reader(self) -> Reader:
+        """Of the thread that serves metrics."""
+        if self._metrics_reader is None:
+            self._metrics_reader = SqliteReader(os.path.join(self.settings.state_dir, "kubemin.db"))
+        return self._metrics_reader
 
     def _recover(self, predecessor: list[tuple[str, int, int]]) -> None:
         live = self.pool.owners()
@@ -274,13 +276,11 @@ class Coordinator:
         self._dirty = False
         self._wake_waiters(changes)
         events.tell(changes)
-        if self.meter is not None:
-            self.meter.note(changes)
+        self.tally.note(changes)
 
     def _wake_waiters(self, changes: list[Change]) -> None:
         done: list[Reply] = []
         for change in changes:
-            self.counters.note(change)
             self._stopping |= change.event == "cancelling"
             if not change.step and change.event in ("finished", "cancelled"):
                 done += self.waiters.settle(change)
@@ -364,7 +364,7 @@ class Coordinator:
             self.waiters.forget_closed()
             self.pool.release_never_handed(self.board, self.pending)
             self.control.flush()
-            self.counters.measure(now)
+            self.history.measure(self.tally.totals, now)
             self._write_record(ready=True)
             if self._taking_over:
                 self._take_over()
@@ -376,11 +376,12 @@ class Coordinator:
             leader=self.settings.node_id,
             tick=time.clock_gettime(time.CLOCK_BOOTTIME),
             ready=ready,
-            finished=self.counters.finished,
-            failed=self.counters.failed,
-            requeued=self.counters.requeued,
-            recoveries=self.counters.recovered,
-            rate=self.counters.rate,
+            finished=self.tally.totals.finished,
+            failed=self.tally.totals.failed,
+            requeued=self.tally.totals.requeued,
+            recoveries=self.tally.totals.recovered,
+            rate=self.history.rate,
+            redis="down" if RULES[self.mode].looks_for_redis else "",
             error=self._store_error,
         )
 

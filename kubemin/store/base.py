@@ -52,7 +52,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     `step` is empty for the run itself. `event` is a short word: started, finished, requeued, retrying, skipped,
     quarantined, cancelled, fenced; of a run also cancelling (it is being stopped, see `stops`), and its end is
-    `finished`. `quiet` runs (single Python tasks from code) yield run ends only.
+    `finished`. `quiet` runs (single Python tasks from code) yield no start, and `step` is empty in what they yield.
+    `waited`: seconds from ready to started, where the store knows them of what ended; below 0: it does not.
     """
 
     event: str
@@ -66,6 +67,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     message: str = ""
     quiet: bool = False
     seconds: float = 0.0
+    waited: float = -1.0
 
 
 class Stop(msgspec.Struct, frozen=True):

@@ -45,6 +45,31 @@ TABLE: Final = (
     Metric("kubemin_drained", _GAUGE, "1 while the node is drained."),
     Metric("kubemin_leader", _GAUGE, "1 when this node is the leader; alone on a machine it always is."),
     Metric("kubemin_leader_term", _GAUGE, "Number of the leader's term that this node knows of; 0 alone on a machine."),
+    Metric("kubemin_leader_transitions", _GAUGE, "Changes of leader, as the lease counts them."),
+    Metric("kubemin_leader_terms_total", _COUNTER, "Terms that this node has begun to lead."),
+    Metric("kubemin_leader_renewals_total", _COUNTER, "Acquisitions and renewals of the lease by this node."),
+    Metric("kubemin_leader_request_failures_total", _COUNTER, "Requests about the lease that failed."),
+    Metric("kubemin_leader_renewal_seconds", _HISTOGRAM, "How long an acquisition or a renewal took."),
+    Metric("kubemin_leader_renewed_seconds_ago", _GAUGE, "Time since the last renewal, while this node leads."),
+    Metric("kubemin_leader_term_left_seconds", _GAUGE, "What is left of this node's term; 0 when it does not lead."),
+    Metric("kubemin_leader_lease_up", _GAUGE, "1 while the lease can be reached and used."),
+    Metric("kubemin_leader_duty_seconds", _HISTOGRAM, "How long a turn of a leader's duty took.", ("duty",)),
+    Metric("kubemin_nodes", _GAUGE, "Nodes of the fleet by their heartbeats.", ("state",)),
+    Metric("kubemin_redis_up", _GAUGE, "1 while Redis can be used; 0 also in the fall-back to local mode."),
+    Metric("kubemin_redis_outages_total", _COUNTER, "Times that Redis could not be used."),
+    Metric("kubemin_redis_outage_seconds_total", _COUNTER, "How long Redis could not be used, in all."),
+    Metric("kubemin_redis_command_seconds", _HISTOGRAM, "Round trips of the coordinator's requests to Redis."),
+    Metric("kubemin_redis_connects_total", _COUNTER, "Connections to Redis that the coordinator made for its work."),
+    Metric("kubemin_redis_clients", _GAUGE, "Connections that the server has, of all nodes and others."),
+    Metric("kubemin_redis_memory_bytes", _GAUGE, "Memory that the server uses."),
+    Metric("kubemin_redis_memory_limit_bytes", _GAUGE, "Its maxmemory; 0: none."),
+    Metric("kubemin_redis_replicas", _GAUGE, "Replicas that are connected to the server."),
+    Metric("kubemin_locks_held", _GAUGE, "Locks of running tasks that this node held at its last renewal."),
+    Metric("kubemin_locks_renewed_total", _COUNTER, "Renewals of tasks' locks."),
+    Metric(
+        "kubemin_locks_lapsed_total", _COUNTER, "Locks that had lapsed and were set again: nobody had taken the task."
+    ),
+    Metric("kubemin_locks_lost_total", _COUNTER, "Locks whose task was given to another worker; its step was ended."),
     Metric("kubemin_workers", _GAUGE, "Worker processes by what they do.", ("state",)),
     Metric("kubemin_workers_wanted", _GAUGE, "The size that the pool should have."),
     Metric("kubemin_worker_busy_seconds_total", _COUNTER, "Time that workers spent in steps that have ended."),
@@ -87,6 +112,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def merge(self, counts: Sequence[int], total: float) -> None:
+        """Another's of the same bounds."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, counts, strict=True)]
+        self.sum += total
+
     def cumulative(self) -> list[tuple[str, float]]:
         """(upper bound, count up to it), as Prometheus wants them."""
         seen, pairs = 0, []
@@ -100,25 +130,31 @@ class Counts(dict[tuple[str, ...], int]):
     """Counts by labels, a bounded number of them."""
 
     def add(self, *labels: str) -> None:
+        self._raise(labels, 1)
+
+    def merge(self, counts: Mapping[tuple[str, ...], int]) -> None:
+        for labels, count in counts.items():
+            self._raise(labels, count)
+
+    def _raise(self, labels: tuple[str, ...], count: int) -> None:
         if labels not in self and len(self) >= SERIES:
             labels = (OTHER,) * len(labels)
-        self[labels] = self.get(labels, 0) + 1
+        self[labels] = self.get(labels, 0) + count
 
 
 class Histograms(dict[tuple[str, ...], Histogram]):
     """Histograms by labels, a bounded number of them."""
 
     def observe(self, labels: tuple[str, ...], value: float) -> None:
+        self.of(labels).observe(value)
+
+    def of(self, labels: tuple[str, ...]) -> Histogram:
         found = self.get(labels)
         if found is None:
-            found = self._make(labels)
-        found.counts[bisect_left(found.bounds, value)] += 1
-        found.sum += value
-
-    def _make(self, labels: tuple[str, ...]) -> Histogram:
-        if len(self) >= SERIES:
-            labels = (OTHER,) * len(labels)
-        return self.setdefault(labels, Histogram())
+            if len(self) >= SERIES:
+                labels = (OTHER,) * len(labels)
+            found = self.setdefault(labels, Histogram())
+        return found
 
 
 Value = float | Histogram

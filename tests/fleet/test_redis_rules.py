@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from driving import ALICE, BOB, accept, ended, finish, outcome, shape, single, s
 from graphs import define, node, workflow
 from support.redis_server import Server, running
 
+from kubemin import clock
 from kubemin.errors import Refused, StoreUnavailable
 from kubemin.model.graph import Graph
 from kubemin.model.records import Outcome, Owner
@@ -172,6 +174,29 @@ def test_a_waiting_worker_gets_what_a_finish_made_ready(server: Server, store: N
 
 
 # --- locks ---
+
+
+@pytest.mark.parametrize("ends", [TaskState.COMPLETED, TaskState.FAILED])
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_nodes_wrong_clock_changes_no_instant_and_no_duration(store: NodeStore, hours: int, ends: TaskState) -> None:
+    """Workers tell instants of their own wall clock; what is kept and counted is Redis' time."""
+    run, step = accept(store, single())[0], start(store, ONE)
+    wrong = clock.wall() + hours * 3600 * clock.SECOND
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "wall", lambda: wrong)
+        told = {"started": wrong - 500_000, "finished": wrong}
+        cause = None if ends is TaskState.COMPLETED else Cause.EXIT
+        finish(store, *(outcome(claim, ends, cause, **told) for claim in take(store)))
+    seconds = {one.run: one.seconds for one in store.changes() if one.event == "finished" and (one.step or one.quiet)}
+    for each in (run, step):
+        [task] = store.run(each).tasks
+        assert task.started_at is not None and task.finished_at is not None
+        assert task.started_at < task.finished_at and abs(_age(store, task.started_at) - 0.5) < 0.4
+        assert 0.4 < seconds[each] < 0.9
+
+
+def _age(store: NodeStore, instant: str) -> float:
+    return store.now() / clock.SECOND - datetime.fromisoformat(instant).timestamp()
 
 
 def test_a_lapsed_lock_is_not_a_lost_task(store: NodeStore) -> None:

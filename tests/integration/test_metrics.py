@@ -6,8 +6,6 @@ import json
 import re
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support import PROJECT, Daemon, wait_until
+from support.scraping import Served, free_port
 
 from kubemin.telemetry.metrics import TABLE, markdown
 
@@ -26,39 +25,6 @@ steps:
   - {name: bad, run: ["false"], retry: {limit: 1, delay: 10ms}}
   - {name: many, forEach: [1, 2, 3], run: ["true"]}
 """
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-class Served:
-    def __init__(self, daemon: Daemon, port: int) -> None:
-        self.daemon, self.port = daemon, port
-
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as reply:
-                return reply.status, reply.read().decode()
-        except urllib.error.HTTPError as exc:
-            return exc.code, exc.read().decode()
-
-    def samples(self) -> Samples:
-        """A scrape that is not older than this call."""
-        time.sleep(1.05)  # a rendered one is good for a second; no result depends on this
-        code, text = self.get("/metrics")
-        assert code == 200
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
-
-    def value(self, name: str, **labels: str) -> float | None:
-        return self.samples().get((name, frozenset(labels.items())))
 
 
 @pytest.fixture
@@ -117,7 +83,8 @@ def test_deaths_and_recoveries(serve: Callable[..., Served]) -> None:
     wait_until(lambda: served.value("kubemin_worker_deaths_total") == 1, 20)
     wait_until(lambda: served.value("kubemin_workers", state="running") == 1, 20, what="the task on another worker")
     found = served.samples()
-    assert found["kubemin_tasks_recovered_total", frozenset()] in (0, 1)  # quiet runs tell only of their ends
+    assert found["kubemin_tasks_recovered_total", frozenset()] == 1
+    assert found["kubemin_tasks_requeued_total", frozenset({("cause", "worker-lost")})] == 1
     run.cancel()
 
 

@@ -131,6 +131,23 @@ def test_changes_tell_the_story(engine: Engine) -> None:
     assert engine.store.changes() == []
 
 
+def test_changes_of_single_tasks_tell_what_happens_before_their_end(engine: Engine) -> None:
+    """Tries that failed and what was put back: for the counts; in the log only at debug."""
+    run = accept(engine.store, single(retry={"limit": 1}))[0]
+    finish(engine.store, outcome(claim_one(engine), TaskState.FAILED, Cause.EXIT, message="no"))
+    engine.clock.forward(100)
+    engine.store.promote()
+    finish(engine.store, outcome(claim_one(engine), None, Cause.DRAIN))
+    claim = claim_one(engine)
+    engine.store.lose(ALICE, Blame(run, 0, claim.token))
+    told = [(one.event, one.step, one.cause, one.quiet, one.workflow) for one in engine.store.changes()]
+    assert told == [
+        ("retrying", "", "exit", True, "reports.load:run"),
+        ("requeued", "", "drain", True, "reports.load:run"),
+        ("requeued", "", "worker-lost", True, "reports.load:run"),
+    ]
+
+
 # --- retries of attempts ---
 
 

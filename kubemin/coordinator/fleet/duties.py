@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kubemin import clock, faults
 from kubemin.clock import SECOND
 from kubemin.config import Settings
 from kubemin.coordinator.fleet.timing import Every
@@ -15,6 +16,7 @@ from kubemin.leader.schedule import Scheduler
 from kubemin.store.base import Retention
 from kubemin.store.redis.node import NodeStore
 from kubemin.telemetry import log
+from kubemin.telemetry.metrics import Histograms
 
 ADVANCE_SLICE = 500
 ADVANCE_SECONDS = 0.1  # between looks at what a crash left half done; whoever began it goes on with it meanwhile
@@ -30,30 +32,42 @@ class FleetDuties:
         self._store = store
         self._valid = valid
         self._scheduler: Scheduler | None = None
-        kept = settings.retention
-        self._retention = Retention(days=kept.days, runs=kept.runs, minimum=kept.min)
+        self._retention = Retention()
+        self.configure(settings)
         self._lapsed = Every(max(settings.lock.ttl / 15, 0.2))
         self._advance = Every(ADVANCE_SECONDS)
-        self._look = Every(LOOK_SECONDS)
+        self._promotion = Every(LOOK_SECONDS)
+        self._slot = Every(LOOK_SECONDS)
         self._schedules = Every(SCHEDULES_SECONDS)
         self._prune = Every(prune.PERIOD)
         self._forget = Every(FORGET_SECONDS)
+        self.seconds = Histograms()  # that duties took, by name
+        self._duties: tuple[tuple[str, Every, Callable[[], None]], ...] = (
+            ("advance", self._advance, self._go_on),
+            ("promote", self._promotion, self._promote),
+            ("schedule", self._slot, self._fire),
+            ("recover", self._lapsed, self._recover),
+            ("prune", self._prune, self._drop),
+            ("forget", self._forget, store.forget_retired),
+        )
+
+    def configure(self, settings: Settings) -> None:
+        """At the start, and after a reload."""
+        kept = settings.retention
+        self._retention = Retention(days=kept.days, runs=kept.runs, minimum=kept.min)
 
     def left(self) -> float:
-        return min(self._advance.left(), self._look.left(), self._lapsed.left())
+        return min(self._advance.left(), self._promotion.left(), self._slot.left(), self._lapsed.left())
 
     def turn(self) -> None:
-        for due, duty in (
-            (self._advance, self._go_on),
-            (self._look, self._promote_and_fire),
-            (self._lapsed, self._recover),
-            (self._prune, self._drop),
-            (self._forget, self._store.forget_retired),
-        ):
-            if due.due():
+        for name, every, duty in self._duties:
+            if every.due():
                 if not self._valid():
                     return
+                began = clock.monotonic()
+                faults.point(f"leader.{name}")
                 duty()
+                self.seconds.observe((name,), clock.monotonic() - began)
 
     def invalidate(self) -> None:
         """A new term, new files: read the schedules again."""
@@ -63,10 +77,12 @@ class FleetDuties:
         if self._store.advance(ADVANCE_SLICE):
             self._advance.soon()
 
-    def _promote_and_fire(self) -> None:
+    def _promote(self) -> None:
+        if promote.promote_due(self._store, self._store.now()):
+            self._promotion.soon()
+
+    def _fire(self) -> None:
         now = self._store.now()
-        if promote.promote_due(self._store, now):
-            self._look.soon()
         if self._scheduler is None:
             self._scheduler = Scheduler(self._store)
         elif self._schedules.due():
@@ -75,7 +91,7 @@ class FleetDuties:
         if slot is not None and slot <= now and self._valid():
             self._scheduler.fire_due(now)
         elif slot is not None:
-            self._look.soon((slot - now) / SECOND)
+            self._slot.soon((slot - now) / SECOND)
 
     def _recover(self) -> None:
         count, _ = self._store.recover_lapsed()

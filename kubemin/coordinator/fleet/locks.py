@@ -19,6 +19,7 @@ from kubemin.scoreboard import Scoreboard
 from kubemin.store.base import Stop
 from kubemin.store.redis.node import Held, NodeStore
 from kubemin.telemetry import log
+from kubemin.telemetry.metrics import Values
 
 LOOK_SECONDS = 0.25  # between renewals while something runs: they bring the news of what is to be stopped
 STATE_SECONDS = 1.0  # between looks at the states of the workers' processes
@@ -38,6 +39,8 @@ class Locks:
         self._stopped: dict[Owner, float] = {}  # since when
         self._silent: dict[tuple[Owner, int], float] = {}  # claims of ended steps, since when
         self._suspect: set[Held] = set()  # fenced at the last renewal; a finish may have been on its way
+        self.held = 0  # at the last renewal
+        self.renewed = self.lapsed = self.lost = 0
         self._not_ours: set[tuple[str, int]] = set()  # tasks of this node's own store, on their way out
 
     def left(self) -> float:
@@ -72,6 +75,9 @@ class Locks:
     def _renew(self, running: list[Held]) -> None:
         owners = [owner for owner in self._pool.owners() if owner not in self._stopped]
         renewal = self._store.renew(owners, running)
+        self.held = len(running)
+        self.renewed += len(running)
+        self.lapsed += renewal.again
         if renewal.again:
             log.warning("locks had lapsed and were set again", locks=renewal.again)
         self._pool.end(renewal.stops)
@@ -85,8 +91,18 @@ class Locks:
         link = self._pool.link(owner)
         if link is None or token in link.held:
             return
+        self.lost += 1
         log.warning("task fenced", task=f"{run}.{idx}", worker=owner.slot, token=token, reason="its lock was lost")
         self._pool.end([Stop(owner, run, idx, token, Cause.NODE_LOST)])
+
+    def values(self) -> Values:
+        """For `/metrics`, in another thread."""
+        return {
+            "kubemin_locks_held": {(): self.held},
+            "kubemin_locks_renewed_total": {(): self.renewed},
+            "kubemin_locks_lapsed_total": {(): self.lapsed},
+            "kubemin_locks_lost_total": {(): self.lost},
+        }
 
     # --- workers that do not go on ------------------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ from kubemin.errors import Refused, StoreUnavailable
 from kubemin.store import undelivered
 from kubemin.store.redis import identity
 from kubemin.store.redis.node import NodeRecord, NodeStore, TermRecord
-from kubemin.store.telling import tell
 from kubemin.telemetry import log
 
 BEAT_SECONDS = 5.0
@@ -71,7 +70,6 @@ class Membership:
         for instance in dead:
             count += self._store.adopt(instance, self._started if self._known else None)
             self._instances.forget(instance)
-        tell(self._store.changes())
         if count:
             log.info("tasks of a dead predecessor were queued again", tasks=count)
 

@@ -10,9 +10,11 @@ from kubemin.config import Settings
 from kubemin.coordinator.fleet.duties import FleetDuties
 from kubemin.coordinator.fleet.election import make_campaign, node_of
 from kubemin.coordinator.fleet.timing import Every
+from kubemin.leader.term import boottime
 from kubemin.store.redis.errors import Fenced
 from kubemin.store.redis.node import NodeStore, TermRecord
 from kubemin.telemetry import log
+from kubemin.telemetry.metrics import Values
 
 WISH_SECONDS = 0.5  # between looks whether somebody asks the leader to step down
 
@@ -50,6 +52,22 @@ class Office:
         return TermRecord(
             self._epoch, figures.holder, figures.leader_since, figures.transitions, view.lease, view.backend
         )
+
+    def values(self) -> Values:
+        """For `/metrics`, in another thread."""
+        figures, term = self.campaign.figures, self.campaign.term
+        ago = max(boottime() - figures.last_renewal, 0.0)
+        return {
+            "kubemin_leader_transitions": {(): figures.transitions},
+            "kubemin_leader_terms_total": {(): figures.terms},
+            "kubemin_leader_renewals_total": {(): figures.renewals},
+            "kubemin_leader_request_failures_total": {(): figures.failures},
+            "kubemin_leader_renewal_seconds": {(): figures.latencies},
+            "kubemin_leader_renewed_seconds_ago": {(): ago} if figures.leading else {},
+            "kubemin_leader_term_left_seconds": {(): term.remaining()},
+            "kubemin_leader_lease_up": {(): int(not (figures.outage or figures.problem))},
+            "kubemin_leader_duty_seconds": self.duties.seconds,
+        }
 
     def left(self) -> float:
         return self.duties.left() if self.leading else WISH_SECONDS

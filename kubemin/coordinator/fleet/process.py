@@ -26,16 +26,17 @@ from kubemin.channel import close_all
 from kubemin.config import Settings
 from kubemin.coordinator.broker import Link
 from kubemin.coordinator.control import Control, Died
-from kubemin.coordinator.events import Counters
+from kubemin.coordinator.events import History, begin_tally
 from kubemin.coordinator.exposition import serve
 from kubemin.coordinator.fleet.carrying import Carrier
+from kubemin.coordinator.fleet.gauges import Gauges
 from kubemin.coordinator.fleet.locks import Locks
 from kubemin.coordinator.fleet.membership import Membership, Started
 from kubemin.coordinator.fleet.office import Office
+from kubemin.coordinator.fleet.outages import SHORTEST_PAUSE, Outages
 from kubemin.coordinator.fleet.rescues import Rescues
 from kubemin.coordinator.fleet.timing import Every
 from kubemin.coordinator.fleet.workers import FleetPool
-from kubemin.coordinator.metering import Meter
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.publishing import take_over
 from kubemin.errors import KubeminError, StoreUnavailable
@@ -44,7 +45,6 @@ from kubemin.modes import Mode
 from kubemin.scoreboard import Scoreboard, boottime
 from kubemin.store.redis.identity import OTHER_FLEET
 from kubemin.store.redis.node import WORKER_NAME, NodeRecord, NodeStore
-from kubemin.store.redis.opening import open_store
 from kubemin.store.telling import tell
 from kubemin.telemetry import log
 
@@ -53,7 +53,6 @@ LONGEST_WAIT = 1.0
 CARRY_WAIT = 0.05  # while runs of this node's own store have to end
 RECORD_SECONDS = 1.0  # between heartbeats in the scoreboard
 LOOK_SECONDS = 2.0  # between looks whether Redis is still this fleet's
-SHORTEST_PAUSE = 0.05  # while Redis does not answer
 FINISH_SECONDS = 5.0  # for what is pending at the end; a successor does the rest
 
 
@@ -83,13 +82,11 @@ class FleetCoordinator:
         self.attached = self.joined = self.finishing = False
         self.paused = self.unblocking = self.publishing = self.astray = False
         self._stopping = False
-        self._outage_since = 0.0
-        self._outage = ""
+        self.outages = Outages(store.client)
         self._failed: dict[str, str] = {}  # steps that the server refuses, and why
-        self._retry_at = 0.0
         self._record, self._look = Every(RECORD_SECONDS), Every(LOOK_SECONDS, jitter=0.1)
-        self.counters = Counters()
-        self.meter: Meter | None = None
+        self.tally = begin_tally(settings, board.read_coordinator())
+        self.history = History()
         self._title = ""
 
     # --- start --------------------------------------------------------------------------------------------------------
@@ -99,7 +96,9 @@ class FleetCoordinator:
         deadline = clock.monotonic() + ATTACH_SECONDS
         while not self.attached and not self.finishing and (left := deadline - clock.monotonic()) > 0:
             self._collect(left)
-        self.meter = serve(self.settings, self.board, lambda: open_store(self.settings, name="kubemin-metrics"))
+        gauges = Gauges(self.settings, self.outages)
+        sources = (self.office.values, self.locks.values, self.outages.values, gauges.values)
+        serve(self.settings, self.board, self.tally, gauges.store, *sources)
 
     def join(self) -> None:
         """Become a member: name, predecessors, files; then workers may claim. Raises NotAdmitted, StoreUnavailable."""
@@ -107,7 +106,7 @@ class FleetCoordinator:
         self.carrier.open(self.pool.owners())  # before anything that was reported is settled
         self._settle()
         requeued = self.store.recover(self.pool.owners(), {})
-        tell(self.store.changes())
+        self._tell()
         if requeued:
             log.info("tasks of dead workers were queued again", tasks=requeued)
         for link in self.pool.links:
@@ -128,8 +127,8 @@ class FleetCoordinator:
         self._finish()
 
     def _timeout(self) -> float:
-        if self._outage:
-            return max(self._retry_at - clock.monotonic(), 0.0)
+        if self.outages.reason:
+            return self.outages.left()
         if not self.joined or self.pending:
             return 0.0
         steps = (
@@ -143,14 +142,15 @@ class FleetCoordinator:
 
     def _turn(self) -> None:
         self.office.campaign.beat()
-        if not self._outage or clock.monotonic() >= self._retry_at:
+        if not self.outages.left():
             try:
                 self._steps()
             except StoreUnavailable as exc:
-                self._outage_goes_on(exc)
+                self._cannot_go_on(exc)
             else:
-                self._outage_ends()
+                self._answers()
         if self._record.due():
+            self.history.measure(self.tally.totals, clock.monotonic())
             self._write_record()
         self.control.flush()
 
@@ -180,7 +180,7 @@ class FleetCoordinator:
 
     def _recognise(self) -> None:
         """After an outage, and now and then: this may be another server than before, or have lost what it knew."""
-        if (self._outage or self._look.due()) and self.membership.recognise():
+        if (self.outages.reason or self._look.due()) and self.membership.recognise():
             self.publishing = True
             self.membership.beat_soon()
 
@@ -222,6 +222,7 @@ class FleetCoordinator:
                 self._read_control()
         if self.pool.cut_off():
             self.rescues.ask()
+        self._add_counts()
 
     def _read_control(self) -> None:
         try:
@@ -286,6 +287,7 @@ class FleetCoordinator:
         self.store.task_timeout = self.settings.task_timeout
         log.set_level(self.settings.log.level)
         self.rescues.queues = self.settings.queues
+        self.office.duties.configure(self.settings)
         self.office.duties.invalidate()
         self.publishing = False
 
@@ -293,32 +295,26 @@ class FleetCoordinator:
         changes = self.store.changes()
         if not changes:
             return
-        for change in changes:
-            self.counters.note(change)
-        if self.meter is not None:
-            self.meter.note(changes)
+        self.tally.note(changes)
         tell(changes)
+
+    def _add_counts(self) -> None:
+        for link, packet in self.pool.counts():
+            try:
+                self.tally.add(packet)
+            except ValueError as exc:
+                log.warning("a packet that cannot be read was dropped", worker=link.slot, error=str(exc))
 
     def _kill(self, link: Link, token: int, reason: str) -> None:
         owner: Owner = link.owner
         self.control.send(type="kill", slot=owner.slot, incarnation=owner.incarnation, token=token, reason=reason)
 
-    # --- outages ------------------------------------------------------------------------------------------------------
-
-    def _outage_goes_on(self, exc: StoreUnavailable) -> None:
-        if not self._outage:
-            self._outage_since = clock.monotonic()
-            log.warning("Redis cannot be used; running tasks go on, results are kept", reason=str(exc))
+    def _cannot_go_on(self, exc: StoreUnavailable) -> None:
         self._go_astray(exc.code == OTHER_FLEET)
-        self._outage = str(exc)
-        pause = LOOK_SECONDS if self.astray else SHORTEST_PAUSE
-        self._retry_at = clock.monotonic() + max(self.store.client.retry_in(), pause)
+        self.outages.goes_on(exc, LOOK_SECONDS if self.astray else SHORTEST_PAUSE)
 
-    def _outage_ends(self) -> None:
-        if self._outage:
-            seconds = round(clock.monotonic() - self._outage_since, 1)
-            log.info("Redis can be used again", seconds=seconds)
-            self._outage = ""
+    def _answers(self) -> None:
+        if self.outages.ends():
             self._go_astray(False)
             self.publishing = True  # a server that came back without its data has no definitions either
             self.rescues.ask()
@@ -350,11 +346,13 @@ class FleetCoordinator:
             term_until=boottime() + self.office.campaign.term.remaining() if self.office.leading else 0.0,
             tick=boottime(),
             ready=self.joined,
-            finished=self.counters.finished,
-            failed=self.counters.failed,
-            requeued=self.counters.requeued,
-            recoveries=self.counters.recovered,
-            error=self._outage or next(iter(self._failed.values()), ""),
+            finished=self.tally.totals.finished,
+            failed=self.tally.totals.failed,
+            requeued=self.tally.totals.requeued,
+            recoveries=self.tally.totals.recovered,
+            rate=self.history.rate,
+            redis="down" if self.outages.reason else "up",
+            error=self.outages.reason or next(iter(self._failed.values()), ""),
         )
 
     # --- the end ------------------------------------------------------------------------------------------------------

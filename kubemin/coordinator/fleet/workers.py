@@ -54,6 +54,13 @@ class FleetPool(Pool):
         held = link.held.get(token)
         return held.stop_cause if held is not None else None
 
+    def counts(self) -> Iterator[tuple[Link, bytes]]:
+        """What workers have counted, since the last call."""
+        for link in self.links:
+            for packet in link.counts:
+                yield link, packet
+            link.counts.clear()
+
     def cut_off(self) -> bool:
         """Some worker lost its connection while it waited, since the last call."""
         found = False

@@ -132,7 +132,7 @@ class Claims:
         self, life: _Life, outcomes: tuple[Outcome, ...], queues: Sequence[str], limit: int, entry: Entry | None
     ) -> _Request:
         life.number += 1
-        now = self.s.now()
+        now, shift = self.s.now(), self.s.shift()
         request = _Request(outcomes, (life.key, *self._queue_keys(queues)), limit)
         plain: list[Any] = []
         full, later = [], []
@@ -140,10 +140,10 @@ class Claims:
             name = f"{each.run}.{each.idx}@{each.token}"
             fresh = life.fresh.get(name)
             if fresh is None or each.state is not TaskState.COMPLETED or each.stdout or each.stderr:
-                full.append(_told(each))
+                full.append(_told(each, shift))
                 later.append(number)
                 continue
-            plain += (name, _final(life, fresh, each, now), b"" if each.output is None else bytes(each.output))
+            plain += (name, _final(life, fresh, each, now, shift), b"" if each.output is None else bytes(each.output))
             request.order.append(number)
         request.order += later
         popped, source = ("", 0) if entry is None else entry
@@ -203,9 +203,10 @@ class Claims:
                 task = f"{each.run}.{each.idx}"
                 self.s.changes.append(Change("fenced", each.run, "", task=task, message=f"token {each.token}"))
             elif fresh is not None and verdict is Verdict.ACCEPTED and _is_plain(each):
-                seconds = (self.s.now() - (each.started or fresh.at)) / SECOND
+                seconds = max(each.finished - each.started, 0) / SECOND
+                waited = max(fresh.at - fresh.queued, 0) / SECOND
                 self.s.changes.append(
-                    Change("finished", each.run, fresh.label, "", "", "completed", "", 1, "", True, seconds)
+                    Change("finished", each.run, fresh.label, "", "", "completed", "", 1, "", True, seconds, waited)
                 )
 
     # --- claims ------------------------------------------------------------------------------------------------------
@@ -331,12 +332,12 @@ def _is_plain(outcome: Outcome) -> bool:
     return outcome.state is TaskState.COMPLETED and not outcome.stdout and not outcome.stderr
 
 
-def _final(life: _Life, fresh: _Fresh, outcome: Outcome, now: Micros) -> bytes:
+def _final(life: _Life, fresh: _Fresh, outcome: Outcome, now: Micros, shift: Micros) -> bytes:
     return pack(
         Final(
             outcome.token,
             life.place,
-            outcome.started or fresh.at,
+            outcome.started + shift if outcome.started else fresh.at,
             now,
             fresh.queued,
             COMPLETED,
@@ -363,7 +364,7 @@ def lock_value(owner: Owner, node: str) -> str:
     return f"node={node} instance={owner.instance} worker={owner.slot} slot={slot_name(owner)} token="
 
 
-def _told(outcome: Outcome) -> tuple[Any, ...]:
+def _told(outcome: Outcome, shift: Micros) -> tuple[Any, ...]:
     state = outcome.state
     if state is not None and state not in _ENDS:
         state = TaskState.FAILED
@@ -371,5 +372,6 @@ def _told(outcome: Outcome) -> tuple[Any, ...]:
     return (
         outcome.run, outcome.idx, outcome.token, -1 if state is None else NUMBERS[state.value],
         outcome.cause.value if outcome.cause is not None else "", outcome.message, detail_of(outcome),
-        False if output is None else str(output, "utf-8"), outcome.stdout, outcome.stderr, outcome.started,
+        False if output is None else str(output, "utf-8"), outcome.stdout, outcome.stderr,
+        outcome.started + shift if outcome.started else 0,
     )  # fmt: skip

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from kubemin import clock
 from kubemin.errors import StoreUnavailable
 from kubemin.store.redis import identity
 from kubemin.store.redis.address import Address
@@ -46,6 +47,8 @@ class Client:
         self._master: tuple[str, int] | None = None  # where the cluster said our slot is
         self._connects, self._calls = Backoff(), Backoff()
         self._failure: StoreUnavailable | None = None
+        self.connects = 0  # that succeeded
+        self.observe: Callable[[float], None] | None = None  # is told how long each exchange took
         self._ahead = False  # whether commands are sent before earlier ones are answered
 
     @property
@@ -149,6 +152,7 @@ class Client:
         drops = redirections = 0
         while True:
             connection = self._connected()
+            began = clock.monotonic() if self.observe is not None else 0.0
             try:
                 replies = self._talk(connection, packed, timeout)
             except (OSError, _redis_error()) as error:
@@ -157,6 +161,8 @@ class Client:
                 if drops >= DROPS or not repeat or _timed_out(error):
                     raise self._translated(error) from error
                 continue
+            if self.observe is not None:
+                self.observe(clock.monotonic() - began)
             if not any(map(self._sent_away, replies)):
                 return replies
             redirections += 1
@@ -237,6 +243,7 @@ class Client:
         self.serial += 1
         self._connects.reset()
         self._failure = None
+        self.connects += 1
         return self._connection
 
     def _failed(self, error: BaseException) -> Exception:

@@ -30,6 +30,7 @@ RESCUE_MOST = 30.0  # the same for a task that was suspect again and again
 RESCUE_AT_ONCE = 200
 LAPSED_AT_ONCE = 200  # slots looked at in one call
 RETIRED_LIFE = 7 * 86_400.0  # seconds that an adopted instance is known as dead
+MISSED = 3  # heartbeats after which a node counts as lost
 STEP_DOWN_LIFE = 10.0  # seconds
 WORKER_NAME = "kubemin-worker:"  # + instance:slot:incarnation: name of a worker's connection, by which it is unblocked
 
@@ -78,6 +79,10 @@ class NodeView(msgspec.Struct, frozen=True):
     place: str
     age: float
 
+    @property
+    def is_lost(self) -> bool:
+        return self.age > MISSED * self.record.every
+
 
 _record = msgspec.json.Decoder(NodeRecord).decode
 
@@ -116,6 +121,11 @@ class NodeStore(RedisStore):
     def check_server(self) -> None:
         """It answers, takes writes, and is ours to use. Raises StoreUnavailable."""
         self.client.execute("SET", keys.PROBE, "")
+
+    def server_info(self) -> dict[str, str]:
+        """INFO, of the server that holds our keys."""
+        lines = self.client.execute("INFO").decode(errors="replace").splitlines()
+        return dict(line.partition(":")[::2] for line in lines if ":" in line)
 
     # --- an idle worker ----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kubemin import clock as clocks
 from kubemin.clock import SECOND, Micros, WallClock
 from kubemin.errors import KubeminError
 from kubemin.model.references import ReferenceMissing
@@ -77,6 +78,10 @@ class Session:
             self._offset = int(seconds) * SECOND + int(micros) - here * SECOND
             self._read_at = here
         return int(here * SECOND + self._offset)
+
+    def shift(self) -> Micros:
+        """To be added to an instant by this machine's wall clock, to have the server's."""
+        return 0 if self.clock is not None else self.now() - clocks.wall()
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -147,13 +152,13 @@ class Session:
     # --- telling -----------------------------------------------------------------------------------------------------
 
     def _tell(self, event: list[Any]) -> None:
-        what, run, workflow, node, item, idx, state, cause, attempt, message, digest, seconds = event
+        what, run, workflow, node, item, idx, state, cause, attempt, message, digest, seconds, waited = event
         if what == "locked":
             self.changes.append(Change("locked", run, "", task=f"{run}.{idx}", message=message))
             return
         if not digest:
             label = self.solo_label(run)
-            self.changes.append(Change(what, run, label, "", "", state, cause, attempt, message, True, seconds))
+            self.changes.append(Change(what, run, label, "", "", state, cause, attempt, message, True, seconds, waited))
             return
         step = task = ""
         if node >= 0:

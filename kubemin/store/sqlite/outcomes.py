@@ -31,7 +31,7 @@ from kubemin.store.codec import (
 )
 from kubemin.store.sqlite.inputs import Inputs
 from kubemin.store.sqlite.quarantine import CorruptRun
-from kubemin.store.sqlite.rows import CAUSES, CRASH, DRAIN, ENDED, LOSS, SOLO, Held, RunRow, TaskRow
+from kubemin.store.sqlite.rows import CAUSES, CRASH, DRAIN, ENDED, LOSS, NAMES, SOLO, Held, RunRow, TaskRow
 from kubemin.store.sqlite.session import Session, TaskKey
 from kubemin.store.sqlite.settle import Settler
 
@@ -205,7 +205,11 @@ class Outcomes:
     def _tell(self, run: RunRow | None, task: TaskRow, event: str, message: str, cause: Cause | None = None) -> None:
         if run is not None:
             self.settler.tell_task(event, run, self.s.plan(run), task, message)
-        if cause is not None and run is not None:
+        else:
+            label = self.settler.inputs.label(task.run)
+            state, why = NAMES[task.state], task.cause or ""
+            self.s.changes.append(Change(event, task.run, label, "", "", state, why, task.attempt, message, True))
+        if cause is not None:
             self.s.changes[-1] = msgspec.structs.replace(self.s.changes[-1], cause=cause.value)
 
     def run_of(self, task: TaskRow) -> RunRow | None:

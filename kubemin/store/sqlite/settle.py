@@ -265,9 +265,7 @@ class Settler:
         state = rules.run_state(STATES[task.state], claimed=True).value
         if task.cause == "crash":
             self.s.changes.append(
-                Change(
-                    "quarantined", task.run, label, label, f"{task.run}.0", state, "crash", task.attempt, message, True
-                )
+                Change("quarantined", task.run, label, "", "", state, "crash", task.attempt, message, True)
             )
         seconds = (self.s.now - (task.started or self.s.now)) / SECOND
         self.s.changes.append(

@@ -27,6 +27,7 @@ from kubemin.store.redis.session import RECORDS
 from kubemin.store.telling import tell
 from kubemin.telemetry import log
 from kubemin.worker.execute import Executor
+from kubemin.worker.fleet.counts import Sender
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.loop import IDLE_SECONDS, Worker, _poll
 from kubemin.worker.output import PythonOutput
@@ -63,6 +64,7 @@ class FleetWorker(Worker):
         self._claims: deque[Claim] = deque()
         self._overdue: float | None = None  # when the reply to a BLPOP that is under way is late
         self._empty = 0
+        self._counts = Sender(reports, metered=bool(settings.http_addr))
         self._pause_poll = _poll(interrupts.fd)
 
     def run(self) -> None:
@@ -130,6 +132,7 @@ class FleetWorker(Worker):
     def _await(self) -> None:
         """Until an entry, a packet, an interrupt, or the end of the wait."""
         assert self._overdue is not None
+        self._counts.send()
         left = self._overdue - clock.monotonic()
         waiting = self._store.client.fileno()
         if waiting is None or left <= 0:
@@ -138,7 +141,7 @@ class FleetWorker(Worker):
         poll = select.poll()
         for fd in (waiting, self._tasks.fileno(), self._interrupts.fd):
             poll.register(fd, select.POLLIN)
-        ready = dict(poll.poll(left * 1000))
+        ready = dict(poll.poll(min(left, self._counts.left()) * 1000))
         if self._interrupts.fd in ready:
             self._interrupts.read()
         if waiting in ready:
@@ -161,6 +164,7 @@ class FleetWorker(Worker):
         if self._empty >= EMPTY_CLAIMS:
             self._see_whether_known()
         self._claims.extend(claims)
+        self._tell()
 
     def _guarded_claim(self, entry: tuple[str, int]) -> list[Claim] | None:
         try:
@@ -197,6 +201,7 @@ class FleetWorker(Worker):
 
     def _execute_next(self) -> None:
         claim = self._claims.popleft()
+        self._counts.send()
         faults.point("worker.taken")
         outcome = self._executor.execute(claim)
         faults.point("worker.ended")
@@ -267,6 +272,7 @@ class FleetWorker(Worker):
         changes = self._store.changes()
         if not changes:
             return
+        self._counts.note(changes)
         tell(changes)
         try:
             submit_for(self._store, changes, self._settings)
@@ -277,6 +283,7 @@ class FleetWorker(Worker):
 
     def _leave(self) -> None:
         self._let_go()
+        self._counts.send(at_once=True)
         self._store.close()
 
     def _let_go(self) -> None:

@@ -31,7 +31,7 @@ function M.postpone(id, idx, pending)
   local task = run and M.find_task(id, idx) or (not run and M.solo(id))
   if not task or task.s ~= QUEUED then return end
   M.events[#M.events + 1] = cjson.encode({
-    'locked', id, '', 0, -1, idx, 'queued', '', 0, call('GET', 'lock:{workflow:queue}:' .. id .. '.' .. idx) or '', '', 0,
+    'locked', id, '', 0, -1, idx, 'queued', '', 0, call('GET', 'lock:{workflow:queue}:' .. id .. '.' .. idx) or '', '', 0, -1,
   })
   if run then
     M.unlist(run, task)

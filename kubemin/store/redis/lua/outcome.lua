@@ -18,7 +18,7 @@ local function changed(run, task)
 end
 
 local function say(event, run, task, cause, message)
-  if run then M.tell_event(event, run, task, cause, message) end
+  if run then M.tell_event(event, run, task, cause, message) else M.solo_event(event, task, cause, message) end
 end
 
 function M.attempt_ended(run, task, state, cause, message)

@@ -33,10 +33,15 @@ function M.stopped(run, task)
 end
 
 function M.tell_event(event, run, task, cause, message)
+  local seconds = 0
+  if event == 'started' and task then
+    seconds = max(NOW - (task.Q or NOW), 0) / 1000000 -- that it waited
+  elseif task and (task.E or 0) > (task.B or NOW) then
+    seconds = (task.E - task.B) / 1000000
+  end
   M.events[#M.events + 1] = cjson.encode({
     event, run.id, run.W, task and (task.p or task.idx) or -1, task and (task.i or -1) or -1, task and task.idx or -1,
-    NAMES[(task or run).s], cause or (task or run).c or '', task and (task.a or 0) or 0, message or '', run.d,
-    task and (task.E or 0) > (task.B or NOW) and (task.E - task.B) / 1000000 or 0,
+    NAMES[(task or run).s], cause or (task or run).c or '', task and (task.a or 0) or 0, message or '', run.d, seconds, -1,
   })
 end
 

@@ -40,8 +40,9 @@ end
 
 function M.solo_event(event, task, cause, message)
   local seconds = (task.E or 0) > (task.B or NOW) and (task.E - task.B) / 1000000 or 0
+  local waited = task.B and task.Q and max(task.B - task.Q, 0) / 1000000 or -1
   M.events[#M.events + 1] = cjson.encode({
-    event, task.run, '', 0, -1, 0, NAMES[task.s], cause or task.c or '', task.a or 0, message or '', '', seconds,
+    event, task.run, '', 0, -1, 0, NAMES[task.s], cause or task.c or '', task.a or 0, message or '', '', seconds, waited,
   })
 end
 
