@@ -18,10 +18,9 @@ import contextlib
 import os
 import select
 import time
-from typing import Any
 
 from kubemin import clock, faults
-from kubemin.channel import PacketConnection, close_all
+from kubemin.channel import PacketConnection
 from kubemin.config import Settings
 from kubemin.coordinator import events
 from kubemin.coordinator.control import Control, Died
@@ -42,7 +41,6 @@ from kubemin.store.base import Change, Reader
 from kubemin.store.sqlite import SqliteReader, SqliteStore
 from kubemin.telemetry import log
 
-ATTACH_SECONDS = 10.0  # for the supervisor to name the living workers
 TICK = 5.0  # seconds: the longest sleep, and the heartbeat in the scoreboard
 STALL_LOOK = 0.01  # seconds between looks at workers that have tasks queued
 STOP_LOOK = 0.5  # seconds between looks at tasks that were asked to end
@@ -97,9 +95,7 @@ class Coordinator:
         self.meter = self.tally.meter  # what /metrics tells, when somebody may ask
         self.history = events.History()
         self._metrics_reader: Reader | None = None
-        self.attached = False
         self.handing = True
-        self.finishing = False
         self._quiet_only = False
         self._dirty = True  # the next round is a transaction whatever came in
         self._stopping = False  # something running has to be stopped
@@ -112,9 +108,7 @@ class Coordinator:
 
     def start(self, predecessor: list[tuple[str, int, int]]) -> None:
         """Open for work: who lives, what they hold, what the dead left. Raises StoreUnavailable."""
-        deadline = clock.monotonic() + ATTACH_SECONDS
-        while not self.attached and not self.finishing and (left := deadline - clock.monotonic()) > 0:
-            self._collect(left)
+        self.control.attach(self._collect)
         self._recover(predecessor)
         self.server = Server(os.path.join(self.settings.runtime_dir, "kubemin.sock"), self.poller)
         self._write_record(ready=True)
@@ -144,25 +138,10 @@ class Coordinator:
             log.info("tasks of a dead predecessor were queued again", tasks=count)
         self.pool.adopt(entry for entry in running if entry[0] in set(live))
 
-    def _take_over(self) -> None:
-        try:
-            self.settings = take_over(self.store, self.settings)
-        except StoreUnavailable as exc:
-            self._store_failed(exc)
-            self._taking_over = True  # again with the next heartbeat
-            return
-        self._taking_over = False
-        self.control.send(type="published")
-        self.store.task_timeout = self.settings.task_timeout
-        log.set_level(self.settings.log.level)
-        self.duties.configure(self.settings)
-        self.duties.invalidate()
-        self._dirty = True
-
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        while not self.finishing:
+        while not (self.control.finishing or self.switching):
             self._collect(self._timeout())
             self._apply_and_publish()
             self._heartbeat()
@@ -195,10 +174,10 @@ class Coordinator:
                 continue
             self._quiet_only = False
             if fd == self.control.fileno():
-                self._read_control()
+                self.control.obey(self)
             elif fd == self._switch:
                 self._hand_out_again(False)
-                self.switching = self.finishing = True
+                self.switching = True
             else:
                 self.requests += self.server.on_event(fd, happened)
 
@@ -292,9 +271,7 @@ class Coordinator:
         self._stopping = bool(stops)
         self.pool.stop(stops, self.pending)
         for link, token in self.pool.overdue():
-            self.control.send(
-                type="kill", slot=link.slot, incarnation=link.owner.incarnation, token=token, reason="cancelled"
-            )
+            self.control.kill(link.owner, token, "cancelled")
 
     # --- a store that fails -------------------------------------------------------------------------------------------
 
@@ -316,38 +293,32 @@ class Coordinator:
             log.info("the store can be written again", seconds=seconds)
             self._store_failures, self._store_error = 0, ""
 
-    # --- the supervisor -----------------------------------------------------------------------------------------------
+    # --- what the supervisor tells (control.Orders) -------------------------------------------------------------------
 
-    def _read_control(self) -> None:
+    def worker_lives(self, slot: int, incarnation: int, pid: int, fds: list[int]) -> None:
+        self.pool.attach(slot, incarnation, pid, fds)
+        self._dirty = True
+
+    def worker_died(self, died: Died) -> None:
+        self.pool.bury(died, self.pending)
+
+    def reload(self) -> None:
         try:
-            messages = self.control.receive()
-        except EOFError:
-            log.error("the supervisor is gone")
-            os._exit(1)
-        for message, fds in messages:
-            self._on_message(message, fds)
-        self.control.flush()
-
-    def _on_message(self, message: dict[str, Any], fds: list[int]) -> None:
-        kind = message["type"]
-        if kind == "worker":
-            self.pool.attach(message["slot"], message["incarnation"], message["pid"], fds)
-            self._dirty = True
+            self.settings = take_over(self.store, self.settings, self.control)
+        except StoreUnavailable as exc:
+            self._store_failed(exc)
+            self._taking_over = True  # again with the next heartbeat
             return
-        close_all(fds)
-        if kind == "attached":
-            self.attached = True
-        elif kind == "died":
-            fields = {name: message.get(name) for name in Died.__struct_fields__}
-            self.pool.bury(Died(**fields), self.pending)  # type: ignore[arg-type]
-        elif kind == "reload":
-            self._take_over()
-        elif kind == "drain":
-            self._hand_out_again(not message["on"])
-        elif kind == "stop":
-            self._hand_out_again(False)
-        elif kind == "finish":
-            self.finishing = True
+        self._taking_over = False
+        self.duties.configure(self.settings)
+        self.duties.invalidate()
+        self._dirty = True
+
+    def drain(self, on: bool) -> None:
+        self._hand_out_again(not on)
+
+    def stop(self) -> None:
+        self._hand_out_again(False)
 
     def _hand_out_again(self, handing: bool) -> None:
         self.handing = handing
@@ -367,7 +338,7 @@ class Coordinator:
             self.history.measure(self.tally.totals, now)
             self._write_record(ready=True)
             if self._taking_over:
-                self._take_over()
+                self.reload()
 
     def _write_record(self, *, ready: bool) -> None:
         self.board.write_coordinator(

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 from kubemin.config import Settings
 from kubemin.config.reload import read_definitions, read_result
+from kubemin.coordinator.control import Control
 from kubemin.errors import KubeminError
 from kubemin.store.base import Store
 from kubemin.telemetry import log
 
 
-def take_over(store: Store, settings: Settings) -> Settings:
-    """Publish the workflows of the last check, and return its settings; the old ones where the check failed."""
+def take_over(store: Store, settings: Settings, control: Control) -> Settings:
+    """Publish the workflows of the last check, say so, and return its settings. Raises StoreUnavailable."""
+    settings = _publish(store, settings)
+    control.send(type="published")
+    store.task_timeout = settings.task_timeout
+    log.set_level(settings.log.level)
+    return settings
+
+
+def _publish(store: Store, settings: Settings) -> Settings:
+    """The settings that were there where the check failed."""
     try:
         result = read_result(settings.runtime_dir)
         definitions = read_definitions(result.definitions) if result.definitions else None

@@ -170,6 +170,8 @@ class Reader(Protocol):
 class Store(Reader, Protocol):
     """Every transition. One process at a time holds a SQLite store; see `store/sqlite/`."""
 
+    task_timeout: float  # seconds, of steps without a time-out of their own; may be changed at any time
+
     def group(self) -> AbstractContextManager[None]:
         """One transaction around several calls; nested use joins the outer one. A call that raises Refused, NotFound or
         Invalid leaves the others intact."""

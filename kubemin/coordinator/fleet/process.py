@@ -16,13 +16,11 @@ import os
 import select
 import time
 from collections.abc import Callable
-from typing import Any
 
 from setproctitle import setproctitle
 
 from kubemin import clock, faults
 from kubemin.channel import Mode as WorkerMode
-from kubemin.channel import close_all
 from kubemin.config import Settings
 from kubemin.coordinator.broker import Link
 from kubemin.coordinator.control import Control, Died
@@ -40,7 +38,6 @@ from kubemin.coordinator.fleet.workers import FleetPool
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.publishing import take_over
 from kubemin.errors import KubeminError, StoreUnavailable
-from kubemin.model.records import Owner
 from kubemin.modes import Mode
 from kubemin.scoreboard import Scoreboard, boottime
 from kubemin.store.redis.identity import OTHER_FLEET
@@ -48,7 +45,6 @@ from kubemin.store.redis.node import WORKER_NAME, NodeRecord, NodeStore
 from kubemin.store.telling import tell
 from kubemin.telemetry import log
 
-ATTACH_SECONDS = 10.0  # for the supervisor to name the living workers
 LONGEST_WAIT = 1.0
 CARRY_WAIT = 0.05  # while runs of this node's own store have to end
 RECORD_SECONDS = 1.0  # between heartbeats in the scoreboard
@@ -79,7 +75,7 @@ class FleetCoordinator:
         self.rescues = Rescues(store, settings.queues)
         self.office = Office(store, settings)
         self.carrier = Carrier(settings, instance, store, board)
-        self.attached = self.joined = self.finishing = False
+        self.joined = False
         self.paused = self.unblocking = self.publishing = self.astray = False
         self._stopping = False
         self.outages = Outages(store.client)
@@ -93,9 +89,7 @@ class FleetCoordinator:
 
     def attach(self) -> None:
         """Until the supervisor has named all that live."""
-        deadline = clock.monotonic() + ATTACH_SECONDS
-        while not self.attached and not self.finishing and (left := deadline - clock.monotonic()) > 0:
-            self._collect(left)
+        self.control.attach(self._collect)
         gauges = Gauges(self.settings, self.outages)
         sources = (self.office.values, self.locks.values, self.outages.values, gauges.values)
         serve(self.settings, self.board, self.tally, gauges.store, *sources)
@@ -121,7 +115,7 @@ class FleetCoordinator:
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        while not self.finishing:
+        while not self.control.finishing:
             self._collect(self._timeout())
             self._turn()
         self._finish()
@@ -219,43 +213,31 @@ class FleetCoordinator:
             if self.pool.owns(fd):
                 self.pool.read(fd, self.pending)
             elif fd == self.control.fileno():
-                self._read_control()
+                self.control.obey(self)
         if self.pool.cut_off():
             self.rescues.ask()
         self._add_counts()
 
-    def _read_control(self) -> None:
-        try:
-            messages = self.control.receive()
-        except EOFError:
-            log.error("the supervisor is gone")
-            os._exit(1)
-        for message, fds in messages:
-            self._on_message(message, fds)
+    # --- what the supervisor tells (control.Orders) -------------------------------------------------------------------
 
-    def _on_message(self, message: dict[str, Any], fds: list[int]) -> None:
-        kind = message["type"]
-        if kind == "worker":
-            self.pool.attach(message["slot"], message["incarnation"], message["pid"], fds)
-            self._tell_workers()
-            return
-        close_all(fds)
-        if kind == "attached":
-            self.attached = True
-        elif kind == "died":
-            fields = {name: message.get(name) for name in Died.__struct_fields__}
-            self.pool.bury(Died(**fields), self.pending)  # type: ignore[arg-type]
-            self.rescues.ask()
-        elif kind == "reload":
-            self.publishing = True
-        elif kind == "drain":
-            self._pause(message["on"])
-        elif kind == "stop":
-            self._stopping = True
-            self._pause(True)
-            self.office.close()
-        elif kind == "finish":
-            self.finishing = True
+    def worker_lives(self, slot: int, incarnation: int, pid: int, fds: list[int]) -> None:
+        self.pool.attach(slot, incarnation, pid, fds)
+        self._tell_workers()
+
+    def worker_died(self, died: Died) -> None:
+        self.pool.bury(died, self.pending)
+        self.rescues.ask()
+
+    def reload(self) -> None:
+        self.publishing = True
+
+    def drain(self, on: bool) -> None:
+        self._pause(on)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._pause(True)
+        self.office.close()
 
     def _pause(self, on: bool) -> None:
         self.paused = on or self._stopping
@@ -282,10 +264,7 @@ class FleetCoordinator:
         self.rescues.ask()
 
     def _publish(self) -> None:
-        self.settings = take_over(self.store, self.settings)
-        self.control.send(type="published")
-        self.store.task_timeout = self.settings.task_timeout
-        log.set_level(self.settings.log.level)
+        self.settings = take_over(self.store, self.settings, self.control)
         self.rescues.queues = self.settings.queues
         self.office.duties.configure(self.settings)
         self.office.duties.invalidate()
@@ -306,8 +285,7 @@ class FleetCoordinator:
                 log.warning("a packet that cannot be read was dropped", worker=link.slot, error=str(exc))
 
     def _kill(self, link: Link, token: int, reason: str) -> None:
-        owner: Owner = link.owner
-        self.control.send(type="kill", slot=owner.slot, incarnation=owner.incarnation, token=token, reason=reason)
+        self.control.kill(link.owner, token, reason)
 
     def _cannot_go_on(self, exc: StoreUnavailable) -> None:
         self._go_astray(exc.code == OTHER_FLEET)
