@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from driving import ALICE, accept, complete_all, finish, of, outcome, run_one, single, start, take
+from driving import ALICE, accept, complete_all, drain, finish, of, outcome, run_one, single, start, take
 from engines import Engine
 from graphs import node, workflow
 
+from kubemin.clock import SECOND
 from kubemin.errors import NotFound
 from kubemin.model.graph import Concurrency, Retry
 from kubemin.model.ids import run_id
@@ -90,6 +92,19 @@ def test_queues_show_the_whole_backlog(engine: Engine) -> None:
         "default": (200, False), "etl": (491, False), "empty": (0, True),
     }  # fmt: skip
     assert views["default"].oldest_seconds is not None and views["empty"].oldest_seconds is None
+
+
+def test_queues_show_what_is_accepted_and_not_unpacked_yet(engine: Engine) -> None:
+    accept(engine.store, single(queue="etl"))
+    later = engine.clock.now + 10**9 * SECOND
+    batch = [single(queue="etl"), single(queue="etl"), single(queue="new"), single(queue="new", start_at=later)]
+    engine.store.stage("b", msgspec.json.encode(batch))
+    assert {view.name: view.length for view in engine.reader().queues()} == {"etl": 1}, "not sealed yet"
+    engine.store.seal("b")
+    wanted = {"etl": 3, "new": 1}
+    assert {view.name: view.length for view in engine.reader().queues()} == wanted
+    drain(engine.store)
+    assert {view.name: view.length for view in engine.reader().queues()} == wanted
 
 
 # --- why ---

@@ -12,7 +12,7 @@ from kubemin.errors import NotFound
 from kubemin.model import transitions as rules
 from kubemin.model.records import Definition, RunView, TaskView
 from kubemin.model.states import Kind, RunState
-from kubemin.store.admission import decode_submissions
+from kubemin.store import staged
 from kubemin.store.base import QueueView, RunFilter, WorkflowView
 from kubemin.store.codec import (
     COMPLETED,
@@ -42,7 +42,7 @@ from kubemin.store.redis.records import (
     unpack_task,
 )
 from kubemin.store.redis.session import Session
-from kubemin.store.views import has_params, staged_view, usage_view, workflow_view
+from kubemin.store.views import has_params, usage_view, workflow_view
 
 AT_ONCE = 500  # runs or tasks in one call
 MOST = 2000  # tasks of one run that are read in one snapshot
@@ -107,10 +107,10 @@ class Reads:
     def run(self, run: str) -> RunView:
         found = self.look(run)
         if found is None:
-            staged = self._staged(run)
-            if staged is None:
+            waiting = staged.view(self.intake.sealed_parts(), run)
+            if waiting is None:
                 raise NotFound(f"there is no run {run}")
-            return staged
+            return waiting
         if found.run is None:
             return self.solo_view(run, found)
         view = run_view(run, found.run, found.params)
@@ -124,12 +124,6 @@ class Reads:
         _fill_claim(task, found.place)
         view.tasks = [task_view(run, 0, task, label, found.output, found.tails.get(0))]
         return view
-
-    def _staged(self, run: str) -> RunView | None:
-        for body in self.intake.sealed_parts():
-            if run.encode() in body:
-                return staged_view(next(each for each in decode_submissions(body) if each.id == run))
-        return None
 
     # --- many runs ---------------------------------------------------------------------------------------------------
 
@@ -170,10 +164,8 @@ class Reads:
             some = ids[at : at + AT_ONCE]
             numbers = self.s.client.run("states", (keys.RUNS,), keys.PREFIX, pack({"reads": True, "now": 0}), *some)
             states.update({run: RUN_STATES[n] for run, n in zip(some, numbers, strict=True) if n >= 0})
-        if len(states) < len(ids) and (missing := {run for run in ids if run not in states}):
-            for body in self.intake.sealed_parts():
-                staged = {each.id: RunState.WAITING for each in decode_submissions(body) if each.id in missing}
-                states.update(staged)
+        if len(states) < len(ids) and (missing := set(ids).difference(states)):
+            states.update(staged.states(self.intake.sealed_parts(), missing))
         return states
 
     def outputs(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -215,9 +207,12 @@ class Reads:
         for each in registered:
             name, _, version = each.decode().rpartition("@")
             versions.setdefault(name, []).append(int(version))
-        waiting = {name.decode(): max(int(count), 0) for name, count in _pairs(backlog)}
+        waiting = staged.lengths(self.intake.sealed_parts(), self.s.now())
+        waiting.update({name.decode(): max(int(count), 0) for name, count in _pairs(backlog)})
+        for name in waiting:
+            versions.setdefault(name, [])
         halted = {name.decode() for name in paused}
-        views = [self._queue(name, versions[name], waiting.get(name, 0), name in halted) for name in sorted(versions)]
+        views = [self._queue(name, versions[name], waiting[name], name in halted) for name in sorted(versions)]
         return [view for view in views if view.length or view.paused]
 
     def _queue(self, name: str, versions: Sequence[int], waiting: int, paused: bool) -> QueueView:

@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 
+from kubemin import clock
 from kubemin.clock import SECOND, rfc3339
 from kubemin.errors import NotFound
 from kubemin.model import transitions as rules
 from kubemin.model.graph import Graph
 from kubemin.model.records import Definition, RunView, TaskView
 from kubemin.model.states import Kind, RunState
-from kubemin.store.admission import decode_submissions
+from kubemin.store import staged
 from kubemin.store.base import QueueView, RunFilter, WorkflowView
 from kubemin.store.codec import (
     COMPLETED,
@@ -33,20 +34,9 @@ from kubemin.store.codec import (
 )
 from kubemin.store.inputs import join_outputs
 from kubemin.store.sqlite.rows import ROUND, SOLO
-from kubemin.store.views import has_params, staged_view, usage_view, workflow_view
+from kubemin.store.views import has_params, usage_view, workflow_view
 
 IDS_AT_ONCE = 10_000  # ids in one query
-
-
-class StagedRun(msgspec.Struct):
-    """What is read of a submission that is not unpacked yet."""
-
-    id: str
-    workflow: str = ""
-    work: msgspec.Raw = msgspec.Raw()
-
-
-decode_staged = msgspec.json.Decoder(list[StagedRun]).decode
 
 
 class Reads:
@@ -89,8 +79,8 @@ class Reads:
             return view
         if tasks and tasks[0][4] & SOLO:
             return self._solo_view(run, tasks[0])
-        if (staged := self._staged(run)) is not None:
-            return staged
+        if (waiting := staged.view(self._sealed_parts(), run)) is not None:
+            return waiting
         raise NotFound(f"there is no run {run}")
 
     def _solo_view(self, run: str, row: Any) -> RunView:
@@ -101,13 +91,9 @@ class Reads:
         view.tasks = [_task_view(run, row, label_of(spec, extra))]
         return view
 
-    def _staged(self, run: str) -> RunView | None:
-        for _, _, _, body in self._db.execute(self._sql["sealed_parts"]):
-            if run.encode() in body:
-                for each in decode_submissions(body):
-                    if each.id == run:
-                        return staged_view(each)
-        return None
+    def _sealed_parts(self) -> Iterator[bytes]:
+        """Of batches that are not unpacked yet, one at a time: together they may be large."""
+        return (body for _, _, _, body in self._db.execute(self._sql["sealed_parts"]))
 
     # --- many runs ---------------------------------------------------------------------------------------------------
 
@@ -148,13 +134,8 @@ class Reads:
                     {run: RUN_STATES[state] for run, state in self._all("run_states", (_json_list(missing),))}
                 )
         if len(states) < len(ids):
-            self._staged_states(ids, states)
+            states.update(staged.states(self._sealed_parts(), set(ids).difference(states)))
         return states
-
-    def _staged_states(self, ids: Sequence[str], states: dict[str, RunState]) -> None:
-        missing = {run for run in ids if run not in states}
-        for _, _, _, body in self._db.execute(self._sql["sealed_parts"]):
-            states.update({each.id: RunState.WAITING for each in decode_staged(body) if each.id in missing})
 
     def outputs(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         outputs: dict[str, dict[str, Any]] = {}
@@ -192,11 +173,11 @@ class Reads:
         for query in ("queue_lengths", "parked_lengths", "unmade_lengths"):
             for name, count in self._all(query):
                 lengths[name] = lengths.get(name, 0) + (count or 0)
+        for name, count in staged.lengths(self._sealed_parts(), clock.wall()).items():
+            lengths[name] = lengths.get(name, 0) + count
         return [QueueView(name, lengths[name], name in paused, self._oldest(name)) for name in sorted(lengths)]
 
     def _oldest(self, queue: str) -> float | None:
-        from kubemin import clock
-
         row = self._one("queue_oldest", (queue,))
         return None if row is None or row[0] is None else max((clock.wall() - row[0]) / SECOND, 0.0)
 
