@@ -14,6 +14,7 @@ Micros = int
 WallClock = Callable[[], Micros]
 
 SECOND: Micros = 1_000_000
+LAST: Micros = 253_370_764_800 * SECOND  # 9999-01-01: what a calendar can still show
 
 
 def wall() -> Micros:

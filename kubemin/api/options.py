@@ -15,7 +15,7 @@ import msgspec
 from kubemin import clock
 from kubemin.clock import SECOND, Micros
 from kubemin.errors import Invalid, Problem
-from kubemin.model.durations import parse_duration
+from kubemin.model.durations import LONGEST, parse_duration
 from kubemin.model.graph import Retry
 from kubemin.model.instants import from_datetime, parse_instant, parse_since
 from kubemin.model.names import QUEUE, QUEUE_SHAPE
@@ -38,8 +38,10 @@ def seconds(duration: Duration, field: str) -> float:
         value = parse_duration(value) if isinstance(value, str) else float(value)
     except (ValueError, TypeError) as exc:
         raise invalid(field, str(exc)) from exc
-    if not 0 <= value < float("inf"):
+    if not value >= 0:
         raise invalid(field, f"{value} is not a duration; it must not be negative")
+    if value > LONGEST:
+        raise invalid(field, f"{value:g} seconds are too long; the longest duration is 36500d")
     return value
 
 

@@ -15,20 +15,24 @@ skipped because its condition did not hold stops what hard-needs it and not what
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
+from kubemin.model.durations import LONGEST
 from kubemin.model.states import Kind, When
+
+Seconds = Annotated[float, Meta(ge=0, le=LONGEST)]  # held to when a graph comes from outside: sums of them are times
 
 
 class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
     """`limit` attempts after the first; delays in seconds: min(delay * factor^(n-1), max_delay), at most 10 % more."""
 
-    limit: int
-    delay: float = 5.0
-    factor: float = 2.0
-    max_delay: float = 300.0
+    limit: Annotated[int, Meta(ge=0, le=10_000)]
+    delay: Seconds = 5.0
+    factor: Annotated[float, Meta(ge=1, le=1000)] = 2.0
+    max_delay: Seconds = 300.0
     causes: tuple[str, ...] = ("failed", "timeout")  # the task states that are tried again
 
 
@@ -45,7 +49,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     needs: tuple[Edge, ...] = ()
     when: When = When.SUCCESS
     queue: str = "default"
-    timeout: float | None = None  # seconds an attempt; None: the node's taskTimeout
+    timeout: Seconds | None = None  # an attempt; None: the node's taskTimeout
     retry: Retry | None = None
     work: dict[str, Any] | None = None
     refs: tuple[int, ...] = ()  # nodes whose outputs the work's references read, each an ancestor
@@ -62,7 +66,7 @@ class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
     cron: str  # 5 fields, or 6 with seconds first
     timezone: str = "UTC"
     missed: str = "skip"  # skip | once | all
-    grace: float = 300.0  # seconds; a slot older than this was missed
+    grace: Seconds = 300.0  # a slot older than this was missed
 
 
 class Graph(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,7 +74,7 @@ class Graph(msgspec.Struct, frozen=True, omit_defaults=True):
 
     workflow: str
     nodes: tuple[Node, ...]
-    timeout: float | None = None
+    timeout: Seconds | None = None
     schedule: Schedule | None = None
     concurrency: Concurrency | None = None
     params: dict[str, dict[str, Any]] = {}  # name -> {"default": …, "pattern": …}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from kubemin.clock import SECOND, Micros
+from kubemin.clock import LAST, SECOND, Micros
 from kubemin.model.durations import parse_duration
 
 _INSTANT = re.compile(
@@ -22,9 +22,12 @@ EXAMPLES = "write 2026-11-24T10:00, 2026-11-24T10:00:00Z or 2026-11-24T10:00:00+
 def from_datetime(at: datetime) -> Micros:
     """A datetime without a zone is local time. Raises ValueError for years that no clock reaches."""
     try:
-        return (at.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
-    except OverflowError as exc:
-        raise ValueError(f"{at.isoformat()} is out of range") from exc
+        micros: Micros = (at.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+    except OverflowError:
+        micros = LAST + 1
+    if not 0 <= micros <= LAST:
+        raise ValueError(f"{at.isoformat()} is out of range: 1970 to 9998")
+    return micros
 
 
 def parse_instant(text: str) -> Micros:

@@ -5,12 +5,13 @@ Instants are microseconds since the epoch (`clock.Micros`), durations are second
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from kubemin.clock import Micros
-from kubemin.model.graph import Graph
+from kubemin.clock import LAST, Micros
+from kubemin.model.graph import Graph, Seconds
 from kubemin.model.states import Cause, RunState, TaskState
 
 TAIL_BYTES = 64 * 1024  # kept of each output stream of a task
@@ -26,6 +27,9 @@ class Definition(msgspec.Struct, frozen=True):
     source: str = ""
 
 
+ShownInstant = Annotated[Micros, Meta(ge=0, le=LAST)]
+
+
 class Submission(msgspec.Struct, frozen=True, omit_defaults=True):
     """One run that a client wants. `id` is made by the client, so that a repeat after a lost reply is the same run.
 
@@ -38,11 +42,11 @@ class Submission(msgspec.Struct, frozen=True, omit_defaults=True):
     definition: str | None = None
     params: dict[str, Any] = {}
     key: str | None = None
-    start_at: Micros | None = None
-    scheduled_at: Micros | None = None
+    start_at: ShownInstant | None = None
+    scheduled_at: ShownInstant | None = None
     work: dict[str, Any] | None = None
     queue: str = "default"
-    timeout: float | None = None
+    timeout: Seconds | None = None
     retry: dict[str, Any] | None = None
 
 

@@ -10,6 +10,7 @@ import pytest
 from support import Daemon
 
 from kubemin.coordinator.server import UNANSWERED
+from kubemin.model.ids import run_id
 
 NODE = {"step": "a", "work": {"run": ["true"]}}
 
@@ -52,6 +53,27 @@ def test_what_is_no_frame_is_cut_off(shared_daemon: Daemon, noise: bytes) -> Non
 @pytest.mark.parametrize("request_", [b"", b"hello", b"{}", [], "x", None, {"op": "nope"}, {"op": "cancel", "run": 5}])
 def test_what_is_no_request_is_refused(shared_daemon: Daemon, request_: Any) -> None:
     assert ask(shared_daemon, request_)["error"]["exitCode"] == 2
+
+
+HUGE = 10**30
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("start_at", HUGE), ("start_at", 2**63), ("start_at", 2**63 - 1), ("start_at", -1), ("scheduled_at", HUGE),
+        ("timeout", HUGE), ("timeout", -1), ("timeout", 1e308), ("retry", {"limit": 1, "delay": HUGE}),
+        ("retry", {"limit": HUGE}), ("retry", {"limit": -1}), ("retry", {"limit": 1, "factor": HUGE}),
+        ("retry", {"limit": 1, "max_delay": -1}), ("retry", {"limit": 1, "delay": None}),
+    ],
+)  # fmt: skip
+def test_times_that_no_calendar_holds_are_refused(shared_daemon: Daemon, field: str, value: Any) -> None:
+    submission = {"id": run_id(), "work": {"run": ["true"]}, field: value}
+    reply = ask(shared_daemon, {"op": "submit", "submissions": [submission]})
+    refused = reply.get("error") or reply["ok"][0]
+    assert (refused.get("exitCode") or refused.get("exit_code")) == 2, reply
+    assert field in refused["message"] and "\n" not in refused["message"]
+    assert shared_daemon.client.states([submission["id"]]) == {}
 
 
 @pytest.mark.parametrize(
