@@ -49,7 +49,7 @@ def base_environment(user: str | None, environ: Mapping[str, str] = os.environ) 
     """What every command of this worker starts with. Looks the user up, so not for a forked child."""
     base = {
         "PATH": environ.get("PATH") or DEFAULT_PATH,
-        "HOME": _home(user),
+        "HOME": _home(user, environ),
         "LANG": environ.get("LANG") or "C.UTF-8",
     }
     if environ.get("TZ"):
@@ -129,10 +129,10 @@ def _read(where: str) -> bytes:
         os.close(fd)
 
 
-def _home(user: str | None) -> str:
+def _home(user: str | None, environ: Mapping[str, str]) -> str:
     import pwd
 
     try:
         return (pwd.getpwnam(user) if user else pwd.getpwuid(os.geteuid())).pw_dir
-    except KeyError:
-        return "/"  # a container's bare uid; an unknown `user` is told when the step starts
+    except KeyError:  # a container's bare uid; an unknown `user` is told when the step starts
+        return "/" if user else environ.get("HOME") or "/"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support import PROJECT, Daemon, program, run_program
 
 WORKFLOWS = PROJECT / "conf" / "workflows.d"
@@ -107,6 +110,29 @@ def test_host_report_tells_when_it_cannot_be_written(tmp_path: Path) -> None:
     assert result.states()["show"] == "skipped"
     assert result.states()["alert"] == "completed"
     assert "made no report" in result.tasks["alert"]["stderrTail"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that belongs to another user")
+def test_host_report_leaves_anothers_report_in_the_temporary_folder_alone(tmp_path: Path) -> None:
+    """As a container's bare user, who has no home directory."""
+    groups = yaml.safe_load((WORKFLOWS / "host-report.yaml").read_text())["steps"]
+    save = next(step for group in groups for step in group.get("steps", ()) if step["name"] == "save")
+    fd, name = tempfile.mkstemp(prefix="kubemin-report-", dir="/tmp")
+    os.close(fd)
+    foreign = Path(name)
+    output = tmp_path / "output"
+    try:
+        os.chown(foreign, 54321, 54321)
+        environ = {"HOME": "/nonexistent", "PATH": os.environ["PATH"], "KUBEMIN_OUTPUT": str(output)}
+        for name in (foreign.name, f"{foreign.name}.new"):
+            subprocess.run(["sh", "-ec", save["shell"]], env=environ | {"FILE": name, "TEXT": "mine"}, check=True)
+            placed = Path(json.loads(output.read_text())["file"])
+            assert placed.read_text() == "mine\n"
+            assert (placed == Path("/tmp", name)) is (name != foreign.name)
+            shutil.rmtree(placed.parent) if name == foreign.name else placed.unlink()
+        assert foreign.read_text() == ""
+    finally:
+        foreign.unlink()
 
 
 CORE = [
