@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from kubemin.api import naming
 from kubemin.api.enqueue import Options
 from kubemin.api.gateway import Connection, Gateway, Moved, Requests, no_rights
 from kubemin.api.options import Duration, Instant, RetryPolicy, past, queue_name, run_key, run_state, start_at
@@ -26,7 +27,7 @@ from kubemin.api.payload import Call, Function, encode_json, slices
 from kubemin.api.replies import decode_replies, rejection
 from kubemin.api.run import Run
 from kubemin.api.waiting import Waiting
-from kubemin.errors import NotFound, Refused, StoreUnavailable
+from kubemin.errors import Refused, StoreUnavailable
 from kubemin.model.ids import run_id
 from kubemin.model.records import Definition, RunView, Submission
 from kubemin.modes import in_fleet
@@ -339,7 +340,7 @@ class Client:
         """The published definition; from the workflow folder while no daemon has published it yet. Raises NotFound."""
         definition = self._published(name) or self._in_folder(name)
         if definition is None:
-            raise NotFound(f"there is no workflow {name}; `kubeminctl workflows` lists the published ones")
+            raise naming.unknown(self.workflows_dir, name)
         return definition
 
     def _published(self, name: str) -> Definition | None:
@@ -353,10 +354,7 @@ class Client:
     def _in_folder(self, name: str) -> Definition | None:
         if not os.path.isdir(self.workflows_dir) or self._gateway.locked():
             return None
-        from kubemin.files import load_directory
-
-        definitions, _ = load_directory(self.workflows_dir)
-        return next((found for found in definitions if found.graph.workflow == name), None)
+        return naming.in_folder(self.workflows_dir, name)
 
     def _after_fork(self) -> None:
         """In the child: locks may have been held by threads that are not here, and the open files are the parent's."""

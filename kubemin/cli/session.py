@@ -11,6 +11,8 @@ import pwd
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from kubemin.errors import Invalid, KubeminError
+
 if TYPE_CHECKING:
     from kubemin.client import Client
     from kubemin.config import Settings
@@ -26,7 +28,25 @@ class Session:
 
     @cached_property
     def settings(self) -> Settings:
-        """Raises Invalid with every problem of the configuration."""
+        """What the configuration says; where it is wrong, what the running daemon goes by, and a word about it.
+
+        So that a daemon can be looked at, drained and stopped whatever somebody has written since it started. Raises
+        Invalid with every problem when no daemon runs.
+        """
+        from kubemin.config.load import examine
+
+        settings, invalid = examine(self.config, self.flags)
+        if invalid is None:
+            return settings
+        in_force = _in_force(settings)
+        if in_force is None:
+            raise invalid
+        _tell_wrong(invalid)
+        return in_force
+
+    @cached_property
+    def written_settings(self) -> Settings:
+        """What the configuration says, whatever a daemon goes by. Raises Invalid with every problem."""
         from kubemin.config import load_settings
 
         return load_settings(self.config, self.flags)
@@ -38,6 +58,24 @@ class Session:
 
         become_owner(self.settings.state_dir)
         return Client.from_settings(self.settings)
+
+
+def _in_force(settings: Settings) -> Settings | None:
+    """Of the daemon at this runtime directory, which it leaves there at its start and at each reload."""
+    from kubemin.cli.pool import live_pid
+    from kubemin.config.reload import read_result
+
+    try:
+        return read_result(settings.runtime_dir).settings if live_pid(settings) is not None else None
+    except KubeminError:
+        return None
+
+
+def _tell_wrong(invalid: Invalid) -> None:
+    from kubemin.cli import render
+
+    render.error(invalid, as_json=False)
+    render.note(f"{render.PROGRAM}: the configuration is wrong (see above); going by what the running daemon goes by")
 
 
 def become_owner(directory: str) -> None:

@@ -43,6 +43,29 @@ def test_status(node: Daemon) -> None:
     assert "ready" in ok(node.ctl("status")).stdout
 
 
+def test_a_wrong_configuration_does_not_keep_anybody_from_the_daemon(start_daemon: Callable[..., Daemon]) -> None:
+    """It runs with the settings that it has, and can be looked at, asked to reload, drained and stopped."""
+    daemon = start_daemon(maxWorkers=1)
+    run = daemon.client.submit(daemon.workflow("one.yaml", "name: one\nsteps: [{name: a, run: ['true']}]\n"))
+    assert run.wait(timeout=20) == "completed"
+    daemon.configure(maxWorkers="many")
+    for command in (["status", "-o", "json"], ["show", run.id, "-o", "json"], ["drain", "-o", "json"], ["undrain"]):
+        done = ok(daemon.ctl(*command))
+        assert "maxWorkers: must be a whole number" in done.stderr and "going by what the running daemon" in done.stderr
+    reload = daemon.ctl("reload")
+    assert reload.code == 2 and "maxWorkers" in reload.stderr, reload
+    assert len(workers(daemon)) == 1
+    assert daemon.ctl("doctor").code == 1
+    daemon.config.write_text("maxWorkers: 1\nstateDir: [half")
+    assert daemon.ctl("status").code == 2, "where its runtime directory is cannot be known"
+    there = ("--runtime-dir", str(daemon.run))
+    assert "ready" in ok(daemon.ctl(*there, "status")).stdout
+    assert daemon.ctl(*there, "reload").code == 2
+    ok(daemon.ctl(*there, "stop"))
+    assert daemon.wait() == 0
+    assert refused(daemon.ctl(*there, "status", "-o", "json"), 2)
+
+
 def test_status_of_a_running_task(node: Daemon, wait_until: Callable[..., Any]) -> None:
     node.workflow("nap.yaml", "name: nap\nsteps:\n  - {name: sleep, run: [sleep, '60']}\n")
     run = node.client.submit(node.workflows / "nap.yaml")

@@ -179,6 +179,22 @@ def test_what_is_wrong_is_said(node: Daemon) -> None:
         assert errors(node.ctl(*args, "-o", "json"), 4)
 
 
+def test_an_unknown_name_says_why_it_is_unknown(start_daemon: Callable[..., Daemon]) -> None:
+    daemon = start_daemon()
+    [plain] = errors(daemon.ctl("submit", "nothing", "-o", "json"), 4)
+    assert "lists the published ones" in plain["message"]
+    daemon.workflow("broken.yaml", "name: broken\nsteps:\n  - {name: a, rum: [x]}\n")
+    daemon.workflow("other.yaml", "name: misnamed\nsteps: []\n")
+    daemon.workflow("later.yaml", "name: later\nsteps: [{name: a, run: ['true']}]\n")
+    for name, reason in (
+        ("broken", "broken.yaml: line 3: steps[0].rum: "),
+        ("misnamed", "other.yaml: line 2: steps: "),
+        ("later", "not published yet"),
+    ):
+        [problem] = errors(daemon.ctl("submit", name, "-o", "json"), 4)
+        assert problem["code"] == "not_found" and reason in problem["message"], problem
+
+
 def test_waiting_has_an_end_when_asked(node: Daemon) -> None:
     done = node.ctl("submit", "slow", "--wait", "--timeout", "300ms", "-o", "json")
     assert (done.code, done.json["status"]) == (1, "running") and "after 0.3 s and goes on" in done.stderr

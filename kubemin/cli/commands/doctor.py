@@ -51,7 +51,7 @@ def command(session: Session) -> int:
 
 def _findings(session: Session) -> Iterator[Finding]:
     try:
-        settings = session.settings
+        settings = session.written_settings
     except Invalid as exc:
         for problem in exc.problems:
             yield wrong("configuration", f"{exc.source}: {problem}" if exc.source else str(problem))

@@ -68,7 +68,7 @@ def command(session: Session, file: str, params: tuple[str, ...], workers: int |
 def _base(session: Session) -> Settings | None:
     """A configuration that was named; the machine's own is another daemon's affair."""
     named = session.config or os.environ.get("KUBEMIN_CONFIG")
-    return session.settings if named else None
+    return session.written_settings if named else None
 
 
 def _run(session: Session, pool: PrivatePool, definition: Definition, params: dict[str, str]) -> int:
