@@ -17,8 +17,6 @@ import select
 import time
 from collections.abc import Callable
 
-from setproctitle import setproctitle
-
 from kubemin import clock, faults
 from kubemin.channel import Mode as WorkerMode
 from kubemin.config import Settings
@@ -39,6 +37,7 @@ from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.publishing import take_over
 from kubemin.errors import KubeminError, StoreUnavailable
 from kubemin.modes import Mode
+from kubemin.proctitle import set_title
 from kubemin.scoreboard import Scoreboard, boottime
 from kubemin.store.redis.identity import OTHER_FLEET
 from kubemin.store.redis.node import WORKER_NAME, NodeRecord, NodeStore
@@ -315,7 +314,7 @@ class FleetCoordinator:
         title = f"kubemin: coordinator [{'leader' if self.office.leading else 'follower'}]"
         if title != self._title:
             self._title = title
-            setproctitle(title)
+            set_title(title)
         self.board.write_coordinator(
             pid=os.getpid(),
             mode=(Mode.CARRYING if self.carrier.active else Mode.DISTRIBUTED).value,

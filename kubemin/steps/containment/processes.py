@@ -11,7 +11,8 @@ import os
 import select
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from kubemin import clock
 
@@ -22,8 +23,7 @@ _PAUSE_MILLISECONDS = 20
 _PROC = "/proc"
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(msgspec.Struct, frozen=True):
     pid: int
     ppid: int
     start: int  # clock ticks since boot: with the pid, a name that is never used again
@@ -34,14 +34,13 @@ class Process:
         return self.state in "ZX"
 
 
-@dataclass(slots=True)
-class Swept:
+class Swept(msgspec.Struct):
     """What a sweep killed and what that had used. `left` are processes that did not die."""
 
     killed: int = 0
     cpu: float = 0.0
     memory: int = 0
-    left: list[int] = field(default_factory=list)
+    left: list[int] = []
 
 
 def read_process(pid: int) -> Process | None:
