@@ -16,15 +16,20 @@ from kubemin.clock import SECOND, Micros
 from kubemin.errors import StoreUnavailable
 from kubemin.model.ids import split_task
 from kubemin.model.records import Claim, Outcome, Owner
+from kubemin.model.references import ReferenceMissing
 from kubemin.model.states import TASK_TERMINAL, Cause, TaskState
+from kubemin.signing import Unsigned
 from kubemin.store.base import Blame, Change, Verdict
 from kubemin.store.codec import COMPLETED, NUMBERS, SETTLED, decode_extra, decode_label, encode, label_of
 from kubemin.store.fleet import Entry as Entry
 from kubemin.store.inputs import Round
+from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
 from kubemin.store.redis.records import Final, SlotClaim, detail_of, pack, slot_claims
 from kubemin.store.redis.scripts import script
 from kubemin.store.redis.session import Session
+from kubemin.store.redis.signatures import cause_of
+from kubemin.telemetry import log
 
 LOCK_TTL = 15.0  # seconds; the setting `lock.ttl`
 TAIL_BYTES = 4096  # of each stream of a task that completed; four times as much of one that failed
@@ -222,7 +227,12 @@ class Claims:
                     claims.append(self._solo(life, run, int(token), *each))
                 else:
                     claims.append(self._step(run, idx, int(token), *each[1:]))
-            except msgspec.DecodeError as error:
+            except Unsigned as error:
+                log.warning("a task was refused", task=task, cause=cause_of(error), reason=str(error))
+                spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, cause_of(error), str(error)))
+            except ReferenceMissing as error:
+                spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, Cause.REFERENCE, str(error)))
+            except (msgspec.DecodeError, LookupError, TypeError, ValueError) as error:
                 message = f"its record cannot be read: {error}"
                 spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, Cause.CORRUPT, message))
         if spoilt:
@@ -234,6 +244,8 @@ class Claims:
     ) -> Claim:
         timeout = self.task_timeout
         work = work or b""
+        if self.s.signatures is not None:
+            self.s.signatures.check_task(run, work, extra)
         label = decode_label(work).python or label_of(work)
         if extra is not None:
             more = decode_extra(extra)
@@ -249,22 +261,27 @@ class Claims:
 
     def _step(
         self, run: str, idx: int, token: int, attempt: int, digest: bytes, node: int, item: int, workflow: bytes,
-        turn: int, scheduled_at: bytes | None,
+        number: int, scheduled_at: bytes | None,
     ) -> Claim:  # fmt: skip
-        plan = self.s.plans.get(digest.decode())
         child = None if item < 0 else item
-        work, refers = plan.work(node)
         name = workflow.decode()
+        turn = Round(run, name, number, None if scheduled_at is None else int(scheduled_at))
+        plan = self._plan(turn, idx, digest.decode(), node, child)
+        work, refers = plan.work(node)
         inputs = None
         if refers:
-            scheduled = None if scheduled_at is None else int(scheduled_at)
-            found = self.s.inputs.of(plan, node, child, Round(run, name, turn, scheduled))
+            found = self.s.inputs.of(plan, node, child, turn)
             inputs = msgspec.Raw(encode(found))
         timeout = plan.nodes[node].timeout
         return Claim(
             run, idx, plan.step_path(node, child), name, token, attempt,
             self.task_timeout if timeout is None else timeout, msgspec.Raw(work), inputs, plan.graph.directory,
         )  # fmt: skip
+
+    def _plan(self, turn: Round, idx: int, digest: str, node: int, item: int | None) -> Plan:
+        if self.s.signatures is None:
+            return self.s.plans.get(digest)
+        return self.s.signatures.plan_of_step(turn, idx, digest, node, item)
 
     # --- put back ----------------------------------------------------------------------------------------------------
 

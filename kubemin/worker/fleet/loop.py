@@ -28,6 +28,7 @@ from kubemin.store.telling import tell
 from kubemin.telemetry import log
 from kubemin.worker.execute import Executor
 from kubemin.worker.fleet.counts import Sender
+from kubemin.worker.fleet.guard import Guard
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.loop import IDLE_SECONDS, Worker, _poll
 from kubemin.worker.output import PythonOutput
@@ -53,12 +54,14 @@ class FleetWorker(Worker):
         *,
         owner: Owner,
         store: NodeStore,
+        guard: Guard,
     ) -> None:
         super().__init__(slot, settings, writer, tasks, reports, interrupts, output, executor)
         self._settings = settings
         self._channel = reports
         self._owner = owner
         self._store = store
+        self._guard = guard
         self._queues = settings.queues
         self._mode = Mode()
         self._claims: deque[Claim] = deque()
@@ -160,6 +163,7 @@ class FleetWorker(Worker):
         claims = self._guarded_claim(entry)
         if claims is None:
             return
+        self._tell()  # of tasks that were refused
         self._empty = 0 if claims else self._empty + 1
         if self._empty >= EMPTY_CLAIMS:
             self._see_whether_known()
@@ -203,7 +207,7 @@ class FleetWorker(Worker):
         claim = self._claims.popleft()
         self._counts.send()
         faults.point("worker.taken")
-        outcome = self._executor.execute(claim)
+        outcome = self._guard.execute(claim)
         faults.point("worker.ended")
         self._done += 1
         self._writer.done = self._done
