@@ -82,9 +82,8 @@ class Attacker:
 
     def plant(self, source: str) -> str:
         """A definition of his own, complete and under its right name."""
-        from kubemin.store.redis.plans import fields
-
         from kubemin.files import load_workflow_text
+        from kubemin.store.redis.definitions import fields
 
         made = load_workflow_text(source, "evil.yaml", "/")
         for name, value in fields(made):
@@ -389,7 +388,7 @@ def test_keys_are_rotated_without_a_gap(daemon: Daemon, key_file: Path, tmp_path
 def test_a_run_that_was_signed_long_ago(fleet: Fleet, daemon: Daemon, key_file: Path, attacker: Attacker) -> None:
     from kubemin import clock
     from kubemin.signing import load
-    from kubemin.store.redis.records import Extra, encode
+    from kubemin.store.codec import Extra, encode
     from kubemin.store.redis.signatures import _task
 
     run = held(daemon, lambda: effect(daemon, attacker, 1)).id
