@@ -30,7 +30,7 @@ START_LOOK = 0.005  # between two looks while a worker starts
 ROLL_LOOK = 0.05  # the same while workers are replaced
 CANNOT_START = 3  # workers in a row that died before they were idle, with none ever idle: give up
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM)  # what others kill a worker with
-STARTED = (SlotState.IDLE, SlotState.RUNNING, SlotState.STOPPING)
+STARTED = (SlotState.IDLE, SlotState.RUNNING, SlotState.REPORTING, SlotState.STOPPING)
 
 
 class Told(Protocol):

@@ -83,7 +83,7 @@ class Carrier:
         if grants:
             self._note_running()
         tell(self._store.changes())
-        pool.end(self._store.stops())
+        pool.end(self._store.stops(), self._board)
         if self._count.due() and not Moving(self._store).unfinished():
             self.close()
             log.info("all runs of this machine's own store have moved or ended")

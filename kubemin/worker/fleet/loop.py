@@ -102,13 +102,21 @@ class FleetWorker(Worker):
             self._execute_next()
         elif self._overdue is not None:
             self._await()
-        elif self._mode.paused:
-            super()._rest()
         elif pause := self._store.client.retry_in():
             self._idle_poll.poll(min(pause, IDLE_SECONDS) * 1000)
             self._interrupts.read()
+        elif self._store.owes(self._owner):
+            self._claims.extend(self._guarded_claim(None) or ())
+        elif self._mode.paused:
+            super()._rest()
         else:
             self._begin_wait()
+
+    def _check(self, task: str) -> None:
+        """The connection may be another one than before the task, and is ours."""
+        fd = self._store.client.fileno()
+        self._hygiene.own = set() if fd is None else {fd}
+        super()._check(task)
 
     @property
     def _takes_no_more(self) -> bool:
@@ -127,7 +135,7 @@ class FleetWorker(Worker):
         try:
             if self._store.left:
                 self._store.advance(RECORDS)
-            self._hygiene.own = {self._store.begin_wait(self._queues)}
+            self._store.begin_wait(self._queues)
             self._overdue = clock.monotonic() + BLOCK + OVERDUE
         except StoreUnavailable as error:
             log.debug("waiting for Redis", worker=self._slot, reason=str(error))
@@ -170,9 +178,11 @@ class FleetWorker(Worker):
         self._claims.extend(claims)
         self._tell()
 
-    def _guarded_claim(self, entry: tuple[str, int]) -> list[Claim] | None:
+    def _guarded_claim(self, entry: tuple[str, int] | None) -> list[Claim] | None:
+        """Without an entry: what an unanswered request has claimed."""
         try:
-            _, claims = self._store.finish_and_claim(self._owner, (), self._queues, 1, entry)
+            limit = 0 if entry is None else 1
+            _, claims = self._store.finish_and_claim(self._owner, (), self._queues, limit, entry)
         except StoreUnavailable as error:
             self._cut_off(str(error))
             return None
@@ -187,7 +197,6 @@ class FleetWorker(Worker):
         self._overdue = None
         log.debug("cut off while waiting for a task", worker=self._slot, reason=reason)
         self._store.client.disconnect()
-        self._hygiene.own = set()
         try:
             self._channel.try_send(LOST, b"{}")
         except OSError:
@@ -210,7 +219,9 @@ class FleetWorker(Worker):
         outcome = self._guard.execute(claim)
         faults.point("worker.ended")
         self._done += 1
+        # However long the reply takes, the step has ended: its deadline counts no more, and nobody is to stop it.
         self._writer.done = self._done
+        self._writer.reporting()
         self._look_after(claim, outcome)
         self._finish(outcome)
         faults.point("worker.reported")
@@ -241,12 +252,11 @@ class FleetWorker(Worker):
             log.info(
                 "the result was delivered after the outage", worker=self._slot, task=_task(outcome), seconds=seconds
             )
-        self._hygiene.own = {fd} if (fd := self._store.client.fileno()) is not None else set()
         self._claims.extend(claims)
         self._tell()
 
     def _outage_begins(self, outcome: Outcome, error: StoreUnavailable) -> float:
-        self._writer.idle(self._done)  # its deadline no longer counts
+        self._writer.idle(self._done)  # whoever kills it now does not do so under its task
         log.warning(
             "Redis cannot be reached; a result is kept", worker=self._slot, task=_task(outcome), reason=str(error)
         )
