@@ -35,6 +35,12 @@ def burn(seconds):
         sum(range(30_000_000))
     return "burnt"
 
+def deaf(seconds):
+    # looks for no cancel, and for nothing else
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.05)
+
 def die_always():
     os.kill(os.getpid(), signal.SIGKILL)
 
