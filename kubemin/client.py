@@ -27,7 +27,7 @@ from kubemin.api.payload import Call, Function, encode_json, slices
 from kubemin.api.replies import decode_replies, rejection
 from kubemin.api.run import Run
 from kubemin.api.waiting import Waiting
-from kubemin.errors import Refused, StoreUnavailable
+from kubemin.errors import NotFound, Refused, StoreUnavailable
 from kubemin.model.ids import run_id
 from kubemin.model.records import Definition, RunView, Submission
 from kubemin.modes import in_fleet
@@ -59,6 +59,7 @@ class Client:
         self.workflows_dir = workflows_dir
         self._gateway = Gateway(state_dir, runtime_dir)
         self._fleet: Fleet | None = None  # of a node that is configured to be in one
+        self._node = ""
         self._lock = threading.Lock()
         self._local = threading.local()
         self._plain = Options(self)
@@ -88,6 +89,7 @@ class Client:
     def _join(self, settings: Settings) -> None:
         from kubemin.api.fleet import Fleet
 
+        self._node = settings.node_id
         self._fleet = fleet = Fleet(settings, self._gateway)
         self._gateway.moved = fleet.is_right
 
@@ -157,13 +159,22 @@ class Client:
 
     def cancel(self, run: str | Run) -> bool:
         """Stop a run; False when that was asked before. Raises Refused when it has ended, NotFound."""
-        return _decode_bool(self._call(op="cancel", run=_id(run)))
+        try:
+            return _decode_bool(self._call(op="cancel", run=_id(run)))
+        except NotFound:
+            if not self.in_fleet:
+                raise
+            return self._carried().cancel_later(_id(run), self._node)
 
     def retry(self, run: str | Run, step: str | None = None) -> int:
         """Run what did not complete again (or `step` and all after it); the new round. Raises Refused, NotFound."""
         before = self.reader().run(_id(run)).round
         try:
             return _decode_int(self._call(op="retry", run=_id(run), step=step))
+        except NotFound:
+            if self.in_fleet:
+                self._carried().not_ended(_id(run))
+            raise
         except Refused:
             now = self.reader().run(_id(run)).round
             if now > before:  # the answer to a first try was lost with its connection
@@ -208,8 +219,11 @@ class Client:
         )
         return self.reader().runs(where)
 
-    def states(self, ids: Iterable[str | Run]) -> dict[str, str]:
-        """Id -> state of any number of runs, in one read; unknown ids are absent."""
+    def states(self, ids: Iterable[str | Run], *, anew: bool = False) -> dict[str, str]:
+        """Id -> state of any number of runs, in one read; unknown ids are absent. `anew`: what is remembered of the
+        daemon's mode is asked again."""
+        if anew and self._fleet is not None:
+            self._fleet.ask_again()
         return {run: state.value for run, state in self.reader().states([_id(run) for run in ids]).items()}
 
     def outputs(self, ids: Iterable[str | Run]) -> dict[str, dict[str, Any]]:
@@ -237,7 +251,10 @@ class Client:
 
     def fleet_store(self) -> NodeStore:
         """This thread's connection to the fleet. Only where `in_fleet`."""
-        return cast("CarriedReader", self.reader()).fleet
+        return self._carried().fleet
+
+    def _carried(self) -> CarriedReader:
+        return cast("CarriedReader", self.reader())
 
     def reader(self) -> Reader:
         """This thread's read-only view of the store. Raises StoreUnavailable."""

@@ -48,6 +48,9 @@ class Fleet:
             self._asked = now
         return self._right
 
+    def ask_again(self) -> None:
+        self._asked = float("-inf")
+
     def _look(self) -> bool:
         """Into the scoreboard of a daemon that lives; its word counts as soon as its coordinator has said one."""
         path = os.path.join(self._settings.runtime_dir, "scoreboard")
@@ -102,7 +105,7 @@ class Fleet:
         """A connection of the caller's own."""
         from kubemin.store.redis.opening import open_store
 
-        return open_store(self._settings, name="kubemin-client", reads=True)
+        return open_store(self._settings, name="kubemin-client")
 
     def disconnect(self) -> None:
         if self._store is not None:

@@ -10,7 +10,6 @@ import msgspec
 
 from kubemin import clock
 from kubemin.api.gateway import Connection, Dropped, result
-from kubemin.errors import NotFound
 from kubemin.model.states import RUN_TERMINAL
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 1000  # runs in one request
 SHORTEST, LONGEST = 0.02, 0.5  # seconds between two looks
-MOVE_SECONDS, MOVE_LOOK = 1.5, 0.1  # how long a run that is moving may be out of sight, and between looks for it
 
 _encode = msgspec.json.Encoder().encode
 _decode_states = msgspec.json.Decoder(dict[str, str]).decode
@@ -47,9 +45,9 @@ class Waiting:
                 part = self._runs[start : start + AT_ONCE]
                 while part:
                     connection = connection or open_connection()
-                    states = self._look(part) if connection is None or self._expired() else self._ask(connection, part)
-                    if states is None:
-                        connection = None  # dropped: look, then ask a new daemon
+                    states = None if connection is None or self._expired() else self._ask(connection, part)
+                    if states is None or len(states) < len(part):
+                        connection = None if states is None else connection  # dropped: look, then ask a new daemon
                         states = self._look(part)
                     ended.update((run, state) for run, state in states.items() if state in _ENDED)
                     part = [run for run in part if run not in ended]
@@ -59,7 +57,7 @@ class Waiting:
         return {run: ended[run] for run in self._runs}
 
     def _ask(self, connection: Connection, part: Sequence[str]) -> dict[str, str] | None:
-        """The daemon's answer once all of `part` have ended; None when the connection was lost."""
+        """The daemon's answer once all of `part` have ended, or are not known to it; None: the connection was lost."""
         try:
             reply = connection.wait_for(_encode({"op": "wait", "runs": part}), self._left())
         except Dropped:
@@ -67,10 +65,10 @@ class Waiting:
             return None
         if reply is None:
             raise self._too_late()
-        return self._known(_decode_states(result(reply)), part)
+        return _decode_states(result(reply))
 
     def _look(self, part: Sequence[str]) -> dict[str, str]:
-        states = self._known(self._states(part), part)
+        states = self._states(part)
         if any(state not in _ENDED for state in states.values()):
             left = self._left()
             time.sleep(self._pause if left is None else min(self._pause, left))
@@ -78,18 +76,14 @@ class Waiting:
         return states
 
     def _states(self, part: Sequence[str]) -> dict[str, str]:
-        """A run that moves into the fleet while the daemon changes its mode may be missed by one look, not by two."""
+        """Of all of them. Raises NotFound, Unreachable. A run that is not where the daemon worked a moment ago may have
+        moved with it into its fleet: who then asks where the daemon works now misses none (`api/carried.py`)."""
         states = self._client.states(part)
-        until = clock.monotonic() + MOVE_SECONDS
-        while len(states) < len(set(part)) and clock.monotonic() < until:
-            time.sleep(MOVE_LOOK)
-            states = self._client.states(part)
-        return states
-
-    def _known(self, states: dict[str, str], part: Sequence[str]) -> dict[str, str]:
-        missing = next((run for run in part if run not in states), None)
-        if missing is not None:
-            raise NotFound(f"there is no run {missing}; ended runs are kept for as long as `retention` says")
+        if len(states) < len(part):
+            states = self._client.states(part, anew=True)
+        for run in part:
+            if run not in states:
+                states[run] = self._client.reader().run(run).status.value  # or says what has become of it
         return states
 
     def _expired(self) -> bool:

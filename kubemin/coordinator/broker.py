@@ -22,6 +22,7 @@ from kubemin.channel import (
     HELLO_KIND,
     LOST_KIND,
     MODE,
+    MODE_KIND,
     TASK,
     TASK_KIND,
     Mode,
@@ -52,12 +53,12 @@ class Held:
 
     __slots__ = ("idx", "kill_after", "label", "quiet", "run", "stop_cause", "stopping", "token")
 
-    def __init__(self, run: str, idx: int, token: int, claim: Claim | None = None, *, within: bool = False) -> None:
+    def __init__(self, run: str, idx: int, token: int, claim: Claim | None = None) -> None:
         self.run, self.idx, self.token = run, idx, token
         self.label = label_of(claim) if claim is not None else ""
         self.quiet = claim is not None and claim.quiet
-        within = within or (claim is not None and bytes(claim.work).startswith(b'{"python"'))
-        self.kill_after = KILL_AFTER_PYTHON if within else KILL_AFTER_COMMAND
+        is_python = claim is not None and bytes(claim.work).startswith(b'{"python"')
+        self.kill_after = KILL_AFTER_PYTHON if is_python else KILL_AFTER_COMMAND
         self.stopping = 0.0
         self.stop_cause: Cause | None = None
 
@@ -225,7 +226,7 @@ class Link:
         return [(claim.run, claim.idx, claim.token) for claim in claims]
 
     def _drain_channel(self) -> list[Claim]:
-        claims, hello = [], False
+        claims, kinds = [], set()
         while True:
             try:
                 packet = self._reader.try_recv()
@@ -238,9 +239,12 @@ class Link:
                 continue
             except (EOFError, OSError):
                 break
-            hello = hello or packet[0] == HELLO_KIND
-        if hello:
-            self.hello()  # it was meant for the worker
+            kinds.add(packet[0])
+        if HELLO_KIND in kinds:  # it was meant for the worker, as was the mode
+            self.hello()
+        if MODE_KIND in kinds and (mode := self.told) is not None:
+            self.told = None
+            self.tell_mode(mode)
         return claims
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ from kubemin.scoreboard import Scoreboard
 from kubemin.store import failhook
 from kubemin.store.base import Change, Reader
 from kubemin.store.sqlite import SqliteReader, SqliteStore
+from kubemin.store.sqlite.moving import Moving
 from kubemin.telemetry import log
 
 TICK = 5.0  # seconds: the longest sleep, and the heartbeat in the scoreboard
@@ -137,6 +138,8 @@ class Coordinator:
         if count := self.store.recover(live, started):
             log.info("tasks of a dead predecessor were queued again", tasks=count)
         self.pool.adopt(entry for entry in running if entry[0] in set(live))
+        if carried := Moving(self.store).carrying():
+            log.warning("runs were on their way into the fleet; they go on when this node reaches it", runs=carried)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 

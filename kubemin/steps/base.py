@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -37,7 +38,8 @@ class Ended(msgspec.Struct):
     unenforced: tuple[str, ...] = ()  # limits with bestEffort that this machine could not enforce
 
 
-class Step(msgspec.Struct):
+@dataclass(slots=True)
+class Step:
     """One attempt of one step, ready to start: references rendered, environment complete, secrets read."""
 
     claim: Claim

@@ -19,12 +19,12 @@ WORKFLOW = "on-failure"
 _FAILURES = frozenset({"failed", "timeout"})
 
 
-def submit_for(store: Store, changes: Iterable[Change], settings: Settings) -> None:
-    """For each run that failed in this transaction."""
+def submit_for(store: Store, changes: Iterable[Change], settings: Settings, into: Store | None = None) -> None:
+    """For each run that failed in this transaction. `into`: the store that takes it, where it is another."""
     if not settings.on_failure:
         return
     failed = [c.run for c in changes if not c.step and c.state in _FAILURES and c.workflow != WORKFLOW]
     for run in failed:
         view = msgspec.json.encode(store.run(run)).decode()
         work = {"run": list(settings.on_failure), "stdin": view}
-        store.submit([Submission(id=ids.run_id(), workflow=WORKFLOW, work=work)])
+        (into or store).submit([Submission(id=ids.run_id(), workflow=WORKFLOW, work=work)])

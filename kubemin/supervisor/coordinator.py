@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+from setproctitle import setproctitle
 
 from kubemin.channel import packet_pair
-from kubemin.proctitle import set_title
 from kubemin.scoreboard import SlotRecord, boottime
 from kubemin.supervisor import procfs, signals
 from kubemin.supervisor.link import Link, Message
@@ -201,7 +201,7 @@ class Keeper:
         node.forker.own([ours.fileno()])
 
         def child() -> int:
-            set_title("kubemin: coordinator")
+            setproctitle("kubemin: coordinator")
             for number in _CAUGHT:
                 signal.signal(number, signals.ignore)
             return node.entries.coordinator(

@@ -11,8 +11,6 @@ import os
 import signal
 from types import FrameType
 
-from kubemin import kernel
-
 HANDLED = (
     signal.SIGHUP,
     signal.SIGTERM,
@@ -77,9 +75,9 @@ def reset_in_child() -> None:
     """
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
-        kernel.handle(number, ignore)
+        signal.signal(number, ignore)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
-        kernel.handle(number, kernel.DEFAULT)
+        signal.signal(number, signal.SIG_DFL)
 
 
 def ignore(_number: int, _frame: FrameType | None) -> None:

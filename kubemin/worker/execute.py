@@ -134,11 +134,11 @@ class Executor:
         cause = self._interrupts.known(claim.token)
         return None if cause is None else Ended(TaskState.CANCELLED, cause, "was stopped before it started")
 
-    def _begin(self, claim: Claim, room: float, *, within: bool = False) -> None:
+    def _begin(self, claim: Claim, room: float) -> None:
         """Tell what runs now: scoreboard, title, log."""
         label, now = label_of(claim), boottime()
         deadline = now + claim.timeout
-        self._writer.running(claim.run, claim.idx, claim.token, label, now, deadline + room, within)
+        self._writer.running(claim.run, claim.idx, claim.token, label, now, deadline + room)
         self._current.begin(claim, deadline)
         self._title.running(label, claim.quiet)
         if not claim.quiet:
@@ -150,7 +150,7 @@ class Executor:
     # --- Python steps -------------------------------------------------------------------------------------------------
 
     def _python(self, claim: Claim, path: Any, work: dict[str, Any]) -> tuple[Ended, msgspec.Raw | None]:
-        self._begin(claim, 0.0, within=True)
+        self._begin(claim, 0.0)
         if "env" in work:
             variables = environment.step_environment(work["env"], self._settings.secrets_dir)
             with _Environ(variables.values):

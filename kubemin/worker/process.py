@@ -10,7 +10,6 @@ import os
 import pwd
 import sys
 
-from kubemin import kernel
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings, adopt
 from kubemin.model.records import Owner
@@ -20,6 +19,7 @@ from kubemin.steps import environment
 from kubemin.steps.containment import cgroup, group, make_containment
 from kubemin.steps.python import add_to_path
 from kubemin.telemetry import log
+from kubemin.worker import kernel
 from kubemin.worker.execute import Executor
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.loop import Worker

@@ -66,7 +66,7 @@ def test_fall_back_and_switch_over_carry_each_run_once(fleet: Fleet, tmp_path: P
 def test_killed_in_the_middle_of_the_move_each_run_arrives_once(fleet: Fleet, tmp_path: Path) -> None:
     fleet.server.stop()
     log = tmp_path / "effects"
-    environ = {"KUBEMIN_FAULT": "carrier.submitted=kill", "KUBEMIN_FAULT_ONCE": str(tmp_path / "once")}
+    environ = {"KUBEMIN_FAULT": "carrier.arrived=kill", "KUBEMIN_FAULT_ONCE": str(tmp_path / "once")}
     daemon = fleet.node(environ=environ)
     client = daemon.client
     assert daemon.ctl("drain").code == 0

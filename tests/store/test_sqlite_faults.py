@@ -88,22 +88,23 @@ def test_a_migration_copies_the_file_first(local: Sqlite, monkeypatch: pytest.Mo
     run = accept(local.store, single())[0]
     local.store.close()
     known = database.migrations()
+    number = known[-1][0] + 1
     broken = "ALTER TABLE runs ADD COLUMN more; DROP TABLE nothing"
-    monkeypatch.setattr(database, "migrations", lambda: [*known, (2, broken)])
+    monkeypatch.setattr(database, "migrations", lambda: [*known, (number, broken)])
     with pytest.raises(StoreUnavailable):
         local.reopen()
     monkeypatch.setattr(database, "migrations", lambda: known)
     local.reopen()  # undone as a whole: the old version still opens
     local.store.close()
-    monkeypatch.setattr(database, "migrations", lambda: [*known, (2, "ALTER TABLE meta RENAME TO metadata;")])
+    monkeypatch.setattr(database, "migrations", lambda: [*known, (number, "ALTER TABLE meta RENAME TO metadata;")])
     with pytest.raises(StoreUnavailable):
         local.reopen()  # this program does not know that schema; what matters here are file and copy
-    assert sqlite3.connect(local.path).execute("PRAGMA user_version").fetchone() == (2,)
+    assert sqlite3.connect(local.path).execute("PRAGMA user_version").fetchone() == (number,)
     monkeypatch.setattr(database, "migrations", lambda: known)
-    before = SqliteStore(f"{local.path}.before-2", instance="x")
+    before = SqliteStore(f"{local.path}.before-{number}", instance="x")
     assert before.states([run]) == {run: RunState.WAITING}
     before.close()
-    shutil.copy(f"{local.path}.before-2", local.path)
+    shutil.copy(f"{local.path}.before-{number}", local.path)
     local.reopen()
 
 

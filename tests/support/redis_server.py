@@ -19,8 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hiredis
-
 START_SECONDS = 20.0
 
 
@@ -67,14 +65,7 @@ class Link:
     def command(self, *words: str | int) -> bytes:
         """The raw reply."""
         self.send(*words)
-        raw, reader = b"", hiredis.Reader(replyError=str)
-        while reader.gets() is False:
-            data = self._socket.recv(1 << 20)
-            if not data:
-                break  # closed: what came is all there is
-            raw += data
-            reader.feed(data)
-        return raw
+        return self._socket.recv(1 << 20)
 
     def __enter__(self) -> Link:
         return self

@@ -17,6 +17,8 @@ import select
 import time
 from collections.abc import Callable
 
+from setproctitle import setproctitle
+
 from kubemin import clock, faults
 from kubemin.channel import Mode as WorkerMode
 from kubemin.config import Settings
@@ -35,18 +37,15 @@ from kubemin.coordinator.fleet.timing import Every
 from kubemin.coordinator.fleet.workers import FleetPool
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.publishing import take_over
-from kubemin.errors import Invalid, KubeminError, StoreUnavailable
+from kubemin.errors import KubeminError, StoreUnavailable
 from kubemin.modes import Mode
-from kubemin.proctitle import set_title
 from kubemin.scoreboard import Scoreboard, boottime
 from kubemin.store.redis.identity import OTHER_FLEET
 from kubemin.store.redis.node import WORKER_NAME, NodeRecord, NodeStore
-from kubemin.store.redis.opening import trust
 from kubemin.store.telling import tell
 from kubemin.telemetry import log
 
 LONGEST_WAIT = 1.0
-CARRY_WAIT = 0.05  # while runs of this node's own store have to end
 RECORD_SECONDS = 1.0  # between heartbeats in the scoreboard
 LOOK_SECONDS = 2.0  # between looks whether Redis is still this fleet's
 FINISH_SECONDS = 5.0  # for what is pending at the end; a successor does the rest
@@ -74,7 +73,7 @@ class FleetCoordinator:
         self.locks = Locks(store, board, self.pool, settings.lock.ttl, settings.lock.renew, self._kill)
         self.rescues = Rescues(store, settings.queues)
         self.office = Office(store, settings)
-        self.carrier = Carrier(settings, instance, store, board)
+        self.carrier = Carrier(settings, instance, store, board, predecessor)
         self.joined = False
         self.paused = self.unblocking = self.publishing = self.astray = False
         self._stopping = False
@@ -97,7 +96,7 @@ class FleetCoordinator:
     def join(self) -> None:
         """Become a member: name, predecessors, files; then workers may claim. Raises NotAdmitted, StoreUnavailable."""
         self.membership.enter(self._node_record)
-        self.carrier.open(self.pool.owners())  # before anything that was reported is settled
+        self.carrier.open(self.pool, self.pending)  # before anything that was reported is settled
         self._settle()
         requeued = self.store.recover(self.pool.owners(), {})
         self._tell()
@@ -130,9 +129,10 @@ class FleetCoordinator:
             self.rescues.left(),
             self.office.left(),
             self.membership.left(),
+            self.carrier.left(),
             self._record.left(),
         )
-        return min(CARRY_WAIT if self.carrier.active else LONGEST_WAIT, *steps)
+        return min(LONGEST_WAIT, *steps)
 
     def _turn(self) -> None:
         self.office.campaign.beat()
@@ -179,7 +179,7 @@ class FleetCoordinator:
             self.membership.beat_soon()
 
     def _carry(self) -> None:
-        self.carrier.turn(self.pool, self.pending, self.paused)
+        self.carrier.turn(self.pool, self.pending)
 
     def _renew(self) -> None:
         self.locks.leave_out(self.carrier.tasks)
@@ -260,30 +260,16 @@ class FleetCoordinator:
         self.membership.deliver()
         self.pending.apply(self.store)
         self.pending.clear()
-        self.pool.acknowledge()
+        if not self.carrier.unsettled:
+            self.pool.acknowledge()
         self.rescues.ask()
 
     def _publish(self) -> None:
-        self._take_keys()
         self.settings = take_over(self.store, self.settings, self.control)
-        if self._take_keys():  # of another file
-            self.settings = take_over(self.store, self.settings, self.control)
         self.rescues.queues = self.settings.queues
         self.office.duties.configure(self.settings)
         self.office.duties.invalidate()
         self.publishing = False
-
-    def _take_keys(self) -> bool:
-        """The signing keys as the file has them now; whether they are others."""
-        try:
-            changed = trust(self.store, self.settings)
-        except Invalid as exc:
-            log.error("the signing keys cannot be read; the old ones stay", reason=str(exc))
-            return False
-        if changed:
-            log.info("signing keys were read", keys=" ".join(self.store.signer.ids if self.store.signer else ()))
-            self.membership.beat_soon()
-        return changed
 
     def _tell(self) -> None:
         changes = self.store.changes()
@@ -330,7 +316,7 @@ class FleetCoordinator:
         title = f"kubemin: coordinator [{'leader' if self.office.leading else 'follower'}]"
         if title != self._title:
             self._title = title
-            set_title(title)
+            setproctitle(title)
         self.board.write_coordinator(
             pid=os.getpid(),
             mode=(Mode.CARRYING if self.carrier.active else Mode.DISTRIBUTED).value,

@@ -28,3 +28,6 @@ class Every:
 
     def soon(self, seconds: float = 0.0) -> None:
         self._next = min(self._next, clock.monotonic() + seconds)
+
+    def put_off(self, seconds: float) -> None:
+        self._next = max(self._next, clock.monotonic() + seconds)

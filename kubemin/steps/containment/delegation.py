@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-
-import msgspec
+from dataclasses import dataclass
 
 from kubemin.steps.containment.groups import ControlGroup
 
@@ -20,7 +19,8 @@ STEP = "step-"
 CONTROLLERS = ("memory", "cpu", "pids")
 
 
-class Delegation(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Delegation:
     root: ControlGroup
     controllers: frozenset[str]  # those of CONTROLLERS that steps can be held to
 

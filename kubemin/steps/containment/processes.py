@@ -11,8 +11,7 @@ import os
 import select
 import signal
 from collections.abc import Iterator
-
-import msgspec
+from dataclasses import dataclass, field
 
 from kubemin import clock
 
@@ -23,7 +22,8 @@ _PAUSE_MILLISECONDS = 20
 _PROC = "/proc"
 
 
-class Process(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Process:
     pid: int
     ppid: int
     start: int  # clock ticks since boot: with the pid, a name that is never used again
@@ -34,13 +34,14 @@ class Process(msgspec.Struct, frozen=True):
         return self.state in "ZX"
 
 
-class Swept(msgspec.Struct):
+@dataclass(slots=True)
+class Swept:
     """What a sweep killed and what that had used. `left` are processes that did not die."""
 
     killed: int = 0
     cpu: float = 0.0
     memory: int = 0
-    left: list[int] = []
+    left: list[int] = field(default_factory=list)
 
 
 def read_process(pid: int) -> Process | None:

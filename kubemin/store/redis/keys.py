@@ -140,5 +140,7 @@ LEADER_EPOCH = f"{PREFIX}leader:epoch"  # string: counts the Redis elector's acq
 LEADER_BACKEND = f"{PREFIX}leader:backend"  # string: how this fleet elects its leader
 LEADER_STEP_DOWN = f"{PREFIX}leader:stepdown"  # string, PX: the holder that is asked to hand over
 FLEET = f"{PREFIX}fleet"  # string `ID LIFE`: whose server this is (identity.py), so that a stranger is refused
+ARRIVED = f"{PREFIX}arrived"  # hash run -> node: moved here; until that node has noted that it did
+COMING = f"{PREFIX}coming"  # hash run -> [`cancel `]NODE whose worker still runs a task of it: until it is here
 PROBE = f"{PREFIX}probe"  # string, empty: written first, so that a server without memory says so in time
 ABSENT = f"{PREFIX}absent"  # never made: asked for where a missing key tells something (scripts.py)

@@ -24,12 +24,12 @@ from kubemin.store.codec import (
     decode,
     decode_detail,
     decode_extra,
+    decode_graph,
     label_of,
 )
 from kubemin.store.inputs import join_outputs
 from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
-from kubemin.store.redis.definitions import read_definition
 from kubemin.store.redis.intake import Intake
 from kubemin.store.redis.records import (
     RunRecord,
@@ -244,9 +244,9 @@ class Reads:
 
     def definition(self, name_or_hash: str) -> Definition | None:
         raw = self.s.client.execute("HGET", keys.WORKFLOWS, name_or_hash)
-        if raw is None:
-            return read_definition(self.s, name_or_hash)
-        return read_definition(self.s, unpack_schedule(raw).h, name_or_hash)
+        digest = unpack_schedule(raw).h if raw is not None else name_or_hash
+        graph, source = self.s.client.execute("HMGET", keys.graph(digest), "g", "src")
+        return None if graph is None else Definition(digest, decode_graph(graph), (source or b"").decode())
 
 
 # --- views -----------------------------------------------------------------------------------------------------------

@@ -13,8 +13,6 @@ from kubemin import clock as clocks
 from kubemin.clock import SECOND, Micros, WallClock
 from kubemin.errors import KubeminError
 from kubemin.model.references import ReferenceMissing
-from kubemin.model.states import Cause
-from kubemin.signing import Signer, Unsigned
 from kubemin.store.base import CRASH_LIMIT, LOSS_LIMIT, Change
 from kubemin.store.codec import decode, label_of
 from kubemin.store.inputs import Round
@@ -23,9 +21,6 @@ from kubemin.store.redis import keys
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.inputs import Inputs
 from kubemin.store.redis.records import pack, unpack_run
-from kubemin.store.redis.signatures import Signatures, cause_of, is_named
-from kubemin.store.redis.signed_inputs import SignedInputs
-from kubemin.telemetry import log
 
 VERSION = 1  # of records that this code writes; it reads all up to it
 RECORDS = 250  # that one script may touch: about 2 ms
@@ -57,8 +52,7 @@ class Session:
         self.whole = slice_size  # nodes of a graph that is unpacked when it is accepted
         self._follow_up = FOLLOW_UP * slice_size if slice_size >= RECORDS else 0
         self.plans = Plans(self._definition)
-        self.inputs: Inputs = Inputs(client)
-        self.signatures: Signatures | None = None  # in a fleet that signs
+        self.inputs = Inputs(client)
         self.changes: deque[Change] = deque(maxlen=MOST_CHANGES)
         self.left = False  # work is left for `advance`
         self.term: tuple[int, str] | None = None  # epoch and holder, when this node leads
@@ -71,15 +65,6 @@ class Session:
         }
         self._offset = 0.0
         self._read_at = float("-inf")
-
-    def trust(self, signer: Signer | None, life: float) -> None:
-        """Sign what is written from here on, and believe only what is signed. None: as without signing."""
-        self.plans = Plans(self._definition)  # what was read before was not verified
-        self.signatures = None if signer is None else Signatures(signer, self.client, self.plans, life)
-        if self.signatures is None:
-            self.inputs = Inputs(self.client)
-        else:
-            self.inputs = SignedInputs(self.client, self.plans, self.signatures)
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -152,25 +137,17 @@ class Session:
     # --- fan-outs ----------------------------------------------------------------------------------------------------
 
     def _begin_fan(self, run: str, idx: int, turn: int) -> None:
-        total, message, cause = -1, "", Cause.REFERENCE
-        try:
-            total = self._count_items(run, idx, turn)
-        except (ReferenceMissing, ValueError) as error:
-            message = str(error)
-        except Unsigned as error:
-            message, cause = str(error), cause_of(error)
-        touched = (keys.run(run), keys.tasks(run), keys.FANS)
-        self.engine("fan", touched, id=run, idx=idx, round=turn, total=total, cause=cause.value, message=message)
-
-    def _count_items(self, run: str, idx: int, turn: int) -> int:
+        total, message = -1, ""
         raw = self.client.execute("HGET", keys.run(run), "r")
-        if raw is None:
-            return -1
-        record = unpack_run(raw)
-        plan = self.plans.find(record.d)
-        if plan is None:
-            raise ValueError(f"definition {record.d[:12]} is missing")
-        return len(self.inputs.items(plan, idx, Round(run, record.W, turn, record.sc)))
+        if raw is not None:
+            record = unpack_run(raw)
+            plan = self.plans.get(record.d)
+            try:
+                total = len(self.inputs.items(plan, idx, Round(run, record.W, turn, record.sc)))
+            except (ReferenceMissing, ValueError) as error:
+                message = str(error)
+        touched = (keys.run(run), keys.tasks(run), keys.FANS)
+        self.engine("fan", touched, id=run, idx=idx, round=turn, total=total, message=message)
 
     # --- telling -----------------------------------------------------------------------------------------------------
 
@@ -198,9 +175,6 @@ class Session:
 
     def _definition(self, digest: str) -> bytes | None:
         found: bytes | None = self.client.execute("HGET", keys.graph(digest), "g")
-        if self.signatures is not None and found is not None and not is_named(digest, found):
-            log.warning("a definition in Redis is not what its name says; it is not used", definition=digest)
-            return None
         return found
 
     def plan_of_run(self, run: str) -> Plan:

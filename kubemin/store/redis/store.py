@@ -30,6 +30,7 @@ from kubemin.store.base import (
 )
 from kubemin.store.fleet import Entry
 from kubemin.store.redis import address as addresses
+from kubemin.store.redis.arrivals import Arrivals
 from kubemin.store.redis.claims import Claims
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.control import Control
@@ -105,6 +106,7 @@ class RedisStore(RedisReader):
         self._claims = Claims(self._session, task_timeout)
         self._control = Control(self._session, self._claims, self._intake)
         self._duties = Duties(self._session, self._intake)
+        self.arrivals = Arrivals(self._session, self._claims)
 
     @contextmanager
     def group(self) -> Iterator[None]:
@@ -150,15 +152,12 @@ class RedisStore(RedisReader):
         return self._claims.finish_and_claim(owner, (), queues, limit)[1]
 
     def finish(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
-        return self._claims.finish(owner, outcomes)
+        return self._claims.finish_and_claim(owner, outcomes, (), 0)[0]
 
     def finish_and_claim(
         self, owner: Owner, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int, entry: Entry | None = None
     ) -> tuple[list[Verdict], list[Claim]]:
         return self._claims.finish_and_claim(owner, outcomes, queues, limit, entry)
-
-    def owes(self, owner: Owner) -> bool:
-        return self._claims.owes(owner)
 
     def give_back(self, owner: Owner, claims: Sequence[tuple[str, int, int]]) -> int:
         return self._claims.give_back(owner, claims)

@@ -35,6 +35,8 @@ class Control:
                 return task
             if not self.intake.unpack_run(run):
                 break
+        if self.s.moves and self.s.one("move", (run,)):
+            raise Refused(f"run {run} is on its way into the fleet, or there: it goes on when its Redis answers")
         raise NotFound(f"there is no run {run}")
 
     # --- cancel ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from kubemin.model.states import Cause
 from kubemin.store import admission
 from kubemin.store.admission import Answer
 from kubemin.store.codec import QUEUED, WAITING, Extra, decode, decode_extra, encode
+from kubemin.store.parcel import unpack_parcel
 from kubemin.store.plans import Plan
 from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.ripples import BUILD, BUILDING
@@ -50,6 +51,8 @@ class Intake:
 
     def _solo(self, submission: Submission, solos: list[SoloRow]) -> Answer:
         admission.check_single(submission)
+        if self.s.moves and self.s.one("move", (submission.id,)):
+            return Accepted(submission.id, False)
         spec = encode(submission.work)
         if submission.key is not None or len(spec) > INLINE_BYTES:
             return self._solo_at_once(submission, spec)
@@ -200,6 +203,10 @@ class Intake:
             self.s.write("insert_key", (submission.key, submission.id))
 
     def _same(self, run: str, submission: Submission, body: bytes) -> bool:
+        if self.s.moves and (left := self.s.one("move", (run,))) and left[0]:
+            parcel = unpack_parcel(left[0])
+            name, wanted = parcel.workflow, parcel.work or parcel.params
+            return name == submission.workflow and decode(body or b"{}") == decode(wanted or b"{}")
         found = self.s.find_run(run)
         wanted = self._stored(run) if found else self._stored_spec(run)
         if (submission.work is None) != (found is not None):

@@ -175,7 +175,8 @@ SELECT run FROM keys WHERE key = ?;
 INSERT INTO keys (key, run) VALUES (?, ?);
 
 -- name: known_id
-SELECT 1 FROM runs WHERE id = ?1 UNION ALL SELECT 1 FROM tasks WHERE run = ?1 AND idx = 0;
+SELECT 1 FROM runs WHERE id = ?1 UNION ALL SELECT 1 FROM tasks WHERE run = ?1 AND idx = 0
+UNION ALL SELECT 1 FROM moves WHERE run = ?1;
 
 -- name: key_holder
 SELECT id FROM runs WHERE ckey = ? AND holds = 1 AND ckey IS NOT NULL;
@@ -247,6 +248,7 @@ DELETE FROM definitions WHERE at < ?
     AND hash NOT IN (SELECT hash FROM workflows)
     AND NOT EXISTS (SELECT 1 FROM runs WHERE definition = definitions.hash)
     AND NOT EXISTS (SELECT 1 FROM inbox)
+    AND NOT EXISTS (SELECT 1 FROM moves WHERE head IS NOT NULL)
 RETURNING hash;
 
 -- ── duties ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -383,19 +385,81 @@ SELECT id FROM runs WHERE ckey = ? AND holds = 0 AND ckey IS NOT NULL AND due IS
 
 -- ── moving into a fleet ─────────────────────────────────────────────────────────────────────────────────────────────
 
--- name: unstarted_runs
-SELECT id, definition, workflow, start_at, scheduled_at, key FROM runs AS r
-WHERE state = 0 AND round = 1 AND stop IS NULL AND id > ?
-    AND NOT EXISTS (SELECT 1 FROM tasks AS t WHERE t.run = r.id AND (t.token > 0 OR t.attempt > 0))
-ORDER BY id LIMIT ?;
+-- name: movable_singles
+SELECT t.idx, t.node, t.item, t.state, t.flags, t.open, t.due, t.attempt, t.token, t.strikes, t.cause, t.queued, t.started,
+    t.finished, t.base, t.made, t.total, t.detail, t.output, o.node, o.slot, s.stdout, s.stderr,
+    t.run, t.queue, t.submitted, t.key, t.extra, t.spec
+FROM tasks AS t LEFT JOIN owners AS o ON o.id = t.owner LEFT JOIN tails AS s ON s.run = t.run AND s.idx = t.idx
+WHERE t.state = 1 AND t.seq IS NOT NULL AND t.flags & 256 ORDER BY t.queue, t.seq LIMIT ?;
 
--- name: unstarted_solos
-SELECT run, queue, key, extra, spec FROM tasks
-WHERE flags & 256 AND state < 2 AND token = 0 AND attempt = 0 AND run > ? ORDER BY run LIMIT ?;
+-- name: delayed_singles
+SELECT t.idx, t.node, t.item, t.state, t.flags, t.open, t.due, t.attempt, t.token, t.strikes, t.cause, t.queued, t.started,
+    t.finished, t.base, t.made, t.total, t.detail, t.output, o.node, o.slot, s.stdout, s.stderr,
+    t.run, t.queue, t.submitted, t.key, t.extra, t.spec
+FROM tasks AS t LEFT JOIN owners AS o ON o.id = t.owner LEFT JOIN tails AS s ON s.run = t.run AND s.idx = t.idx
+WHERE t.due IS NOT NULL AND t.state = 0 AND t.flags & 256 ORDER BY t.due LIMIT ?;
+
+-- name: unfinished_runs
+SELECT id FROM runs WHERE finished IS NULL AND id > ? ORDER BY id LIMIT ?;
+
+-- name: has_ripples
+SELECT 1 FROM ripples WHERE run = ? LIMIT 1;
+
+-- name: tasks_to_move
+SELECT t.idx, t.node, t.item, t.state, t.flags, t.open, t.due, t.attempt, t.token, t.strikes, t.cause, t.queued, t.started,
+    t.finished, t.base, t.made, t.total, t.detail, t.output, o.node, o.slot, s.stdout, s.stderr
+FROM tasks AS t LEFT JOIN owners AS o ON o.id = t.owner LEFT JOIN tails AS s ON s.run = t.run AND s.idx = t.idx
+WHERE t.run = ? ORDER BY t.idx;
+
+-- name: insert_move
+INSERT INTO moves (run, number, at, head, confirmed) VALUES (?, ?, ?, ?, 0);
+
+-- name: insert_part
+INSERT INTO parcels (run, part, body) VALUES (?, ?, ?);
+
+-- name: carrying
+SELECT head FROM moves WHERE head IS NOT NULL ORDER BY number LIMIT ?;
+
+-- name: part
+SELECT body FROM parcels WHERE run = ? AND part = ?;
+
+-- name: carried
+UPDATE moves SET head = NULL WHERE run = ?;
+
+-- name: delete_parts
+DELETE FROM parcels WHERE run = ?;
+
+-- name: unconfirmed
+SELECT run FROM moves WHERE head IS NULL AND confirmed = 0 ORDER BY number LIMIT ?;
+
+-- name: confirm
+UPDATE moves SET confirmed = 1 WHERE run = ?;
+
+-- name: prune_moves
+DELETE FROM moves WHERE confirmed = 1 AND at < ?;
+
+-- name: move
+SELECT head FROM moves WHERE run = ?;
+
+-- name: moves
+SELECT run, head FROM moves WHERE run IN (SELECT value FROM json_each(?));
+
+-- name: any_move
+SELECT 1 FROM moves LIMIT 1;
+
+-- name: count_carrying
+SELECT count(*) FROM moves WHERE head IS NOT NULL;
 
 -- name: delete_tasks_of
 DELETE FROM tasks WHERE run = ?;
 
+-- name: delete_tails_of
+DELETE FROM tails WHERE run = ?;
+
 -- name: unfinished
 SELECT (SELECT count(*) FROM runs WHERE finished IS NULL)
-    + (SELECT count(*) FROM tasks WHERE flags & 256 AND state < 3);
+    + (SELECT count(*) FROM tasks WHERE state = 1 AND seq IS NOT NULL AND flags & 256)
+    + (SELECT count(*) FROM tasks WHERE due IS NOT NULL AND flags & 256)
+    + (SELECT count(*) FROM tasks WHERE state = 2 AND owner IS NOT NULL AND flags & 256)
+    + (SELECT count(*) FROM inbox WHERE sealed = 1)
+    + (SELECT count(*) FROM moves WHERE head IS NOT NULL);

@@ -11,7 +11,7 @@ import msgspec
 
 from kubemin import clock
 from kubemin.clock import SECOND, rfc3339
-from kubemin.errors import NotFound
+from kubemin.errors import NotFound, Unreachable
 from kubemin.model import transitions as rules
 from kubemin.model.graph import Graph
 from kubemin.model.records import Definition, RunView, TaskView
@@ -33,10 +33,12 @@ from kubemin.store.codec import (
     label_of,
 )
 from kubemin.store.inputs import join_outputs
+from kubemin.store.parcel import IN_FLEET, Parcel, unpack_parcel
 from kubemin.store.sqlite.rows import ROUND, SOLO
 from kubemin.store.views import has_params, usage_view, workflow_view
 
 IDS_AT_ONCE = 10_000  # ids in one query
+MOVES_SINCE = 2  # version of the schema
 
 
 class Reads:
@@ -52,6 +54,11 @@ class Reads:
 
     def _one(self, name: str, arguments: Sequence[Any] = ()) -> Any:
         return self._db.execute(self._sql[name], arguments).fetchone()
+
+    @property
+    def _knows_moves(self) -> bool:
+        """A file that no daemon of this version has opened yet has no such table."""
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0]) >= MOVES_SINCE
 
     def graph(self, digest: str) -> Graph:
         graph = self._graphs.get(digest)
@@ -79,9 +86,10 @@ class Reads:
             return view
         if tasks and tasks[0][4] & SOLO:
             return self._solo_view(run, tasks[0])
-        if (waiting := staged.view(self._sealed_parts(), run)) is not None:
-            return waiting
-        raise NotFound(f"there is no run {run}")
+        waiting = staged.view(self._sealed_parts(), run) or self._carried(run)
+        if waiting is None:
+            raise NotFound(f"there is no run {run}")
+        return waiting
 
     def _solo_view(self, run: str, row: Any) -> RunView:
         state, flags, token, cause, started, finished = row[3], row[4], row[6], row[7], row[9], row[10]
@@ -94,6 +102,16 @@ class Reads:
     def _sealed_parts(self) -> Iterator[bytes]:
         """Of batches that are not unpacked yet, one at a time: together they may be large."""
         return (body for _, _, _, body in self._db.execute(self._sql["sealed_parts"]))
+
+    def _carried(self, run: str) -> RunView | None:
+        """Of a run that is on its way into a fleet. Raises Unreachable when it has arrived there."""
+        row = self._one("move", (run,)) if self._knows_moves else None
+        if row is None:
+            return None
+        if row[0] is None:
+            message = f"run {run} has moved into the fleet; it can be looked at while its Redis answers"
+            raise Unreachable(message, code=IN_FLEET)
+        return _parcel_view(unpack_parcel(row[0]))
 
     # --- many runs ---------------------------------------------------------------------------------------------------
 
@@ -135,6 +153,10 @@ class Reads:
                 )
         if len(states) < len(ids):
             states.update(staged.states(self._sealed_parts(), set(ids).difference(states)))
+        missing = [run for run in ids if run not in states]
+        if missing and self._knows_moves:
+            moves = self._all("moves", (_json_list(missing),))
+            states.update({run: unpack_parcel(head).state for run, head in moves if head is not None})
         return states
 
     def outputs(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -224,6 +246,21 @@ def _run_view(row: Any) -> RunView:
         scheduled_at=rfc3339(scheduled_at),
         started_at=rfc3339(started),
         finished_at=rfc3339(finished),
+    )
+
+
+def _parcel_view(parcel: Parcel) -> RunView:
+    return RunView(
+        id=parcel.id,
+        workflow=parcel.workflow or label_of(parcel.work),
+        status=parcel.state,
+        params=_params(parcel.params) if parcel.params else {},
+        key=parcel.key,
+        round=parcel.round,
+        submitted_at=rfc3339(parcel.submitted),
+        start_at=rfc3339(parcel.start_at),
+        scheduled_at=rfc3339(parcel.scheduled_at),
+        started_at=rfc3339(parcel.started),
     )
 
 

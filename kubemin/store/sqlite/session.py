@@ -114,6 +114,7 @@ class Session:
         self._retired: set[int] = set()
         self.unfinished = False  # there are ripples
         self.sealed = False  # there are batches to unpack
+        self.moves = False  # runs have left for a fleet's store, or are on their way
         self._reserved = 0
         self._new_tasks: list[TaskRow] = []
         self._new_runs: list[RunRow] = []
@@ -128,6 +129,7 @@ class Session:
         self._next = max(self._next, self._reserved)
         self.unfinished = self.one("any_ripple") is not None
         self.sealed = self.one("any_sealed") is not None
+        self.moves = self.one("any_move") is not None
         self.paused.update(name for (name,) in self.all("paused"))
         for key, instance, slot, incarnation, retired in self.all("owners"):
             self._know(Owner(instance, slot, incarnation), key, retired is not None)

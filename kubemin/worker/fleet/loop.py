@@ -28,7 +28,6 @@ from kubemin.store.telling import tell
 from kubemin.telemetry import log
 from kubemin.worker.execute import Executor
 from kubemin.worker.fleet.counts import Sender
-from kubemin.worker.fleet.guard import Guard
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.loop import IDLE_SECONDS, Worker, _poll
 from kubemin.worker.output import PythonOutput
@@ -54,14 +53,12 @@ class FleetWorker(Worker):
         *,
         owner: Owner,
         store: NodeStore,
-        guard: Guard,
     ) -> None:
         super().__init__(slot, settings, writer, tasks, reports, interrupts, output, executor)
         self._settings = settings
         self._channel = reports
         self._owner = owner
         self._store = store
-        self._guard = guard
         self._queues = settings.queues
         self._mode = Mode()
         self._claims: deque[Claim] = deque()
@@ -102,21 +99,13 @@ class FleetWorker(Worker):
             self._execute_next()
         elif self._overdue is not None:
             self._await()
+        elif self._mode.paused:
+            super()._rest()
         elif pause := self._store.client.retry_in():
             self._idle_poll.poll(min(pause, IDLE_SECONDS) * 1000)
             self._interrupts.read()
-        elif self._store.owes(self._owner):
-            self._claims.extend(self._guarded_claim(None) or ())
-        elif self._mode.paused:
-            super()._rest()
         else:
             self._begin_wait()
-
-    def _check(self, task: str) -> None:
-        """The connection may be another one than before the task, and is ours."""
-        fd = self._store.client.fileno()
-        self._hygiene.own = set() if fd is None else {fd}
-        super()._check(task)
 
     @property
     def _takes_no_more(self) -> bool:
@@ -135,7 +124,7 @@ class FleetWorker(Worker):
         try:
             if self._store.left:
                 self._store.advance(RECORDS)
-            self._store.begin_wait(self._queues)
+            self._hygiene.own = {self._store.begin_wait(self._queues)}
             self._overdue = clock.monotonic() + BLOCK + OVERDUE
         except StoreUnavailable as error:
             log.debug("waiting for Redis", worker=self._slot, reason=str(error))
@@ -171,18 +160,15 @@ class FleetWorker(Worker):
         claims = self._guarded_claim(entry)
         if claims is None:
             return
-        self._tell()  # of tasks that were refused
         self._empty = 0 if claims else self._empty + 1
         if self._empty >= EMPTY_CLAIMS:
             self._see_whether_known()
         self._claims.extend(claims)
         self._tell()
 
-    def _guarded_claim(self, entry: tuple[str, int] | None) -> list[Claim] | None:
-        """Without an entry: what an unanswered request has claimed."""
+    def _guarded_claim(self, entry: tuple[str, int]) -> list[Claim] | None:
         try:
-            limit = 0 if entry is None else 1
-            _, claims = self._store.finish_and_claim(self._owner, (), self._queues, limit, entry)
+            _, claims = self._store.finish_and_claim(self._owner, (), self._queues, 1, entry)
         except StoreUnavailable as error:
             self._cut_off(str(error))
             return None
@@ -197,6 +183,7 @@ class FleetWorker(Worker):
         self._overdue = None
         log.debug("cut off while waiting for a task", worker=self._slot, reason=reason)
         self._store.client.disconnect()
+        self._hygiene.own = set()
         try:
             self._channel.try_send(LOST, b"{}")
         except OSError:
@@ -216,12 +203,10 @@ class FleetWorker(Worker):
         claim = self._claims.popleft()
         self._counts.send()
         faults.point("worker.taken")
-        outcome = self._guard.execute(claim)
+        outcome = self._executor.execute(claim)
         faults.point("worker.ended")
         self._done += 1
-        # However long the reply takes, the step has ended: its deadline counts no more, and nobody is to stop it.
         self._writer.done = self._done
-        self._writer.reporting()
         self._look_after(claim, outcome)
         self._finish(outcome)
         faults.point("worker.reported")
@@ -252,11 +237,12 @@ class FleetWorker(Worker):
             log.info(
                 "the result was delivered after the outage", worker=self._slot, task=_task(outcome), seconds=seconds
             )
+        self._hygiene.own = {fd} if (fd := self._store.client.fileno()) is not None else set()
         self._claims.extend(claims)
         self._tell()
 
     def _outage_begins(self, outcome: Outcome, error: StoreUnavailable) -> float:
-        self._writer.idle(self._done)  # whoever kills it now does not do so under its task
+        self._writer.idle(self._done)  # its deadline no longer counts
         log.warning(
             "Redis cannot be reached; a result is kept", worker=self._slot, task=_task(outcome), reason=str(error)
         )

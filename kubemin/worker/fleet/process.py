@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings
-from kubemin.errors import Invalid
 from kubemin.model.records import Owner
 from kubemin.scoreboard import SlotWriter
 from kubemin.store.redis.node import connection_name
 from kubemin.store.redis.opening import open_store
 from kubemin.worker.execute import Executor
-from kubemin.worker.fleet.guard import Guard
 from kubemin.worker.fleet.loop import FleetWorker
-from kubemin.worker.fleet.replays import Replays
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.output import PythonOutput
 
@@ -27,26 +24,8 @@ def run_fleet_worker(
     output: PythonOutput,
     executor: Executor,
 ) -> None:
-    """Until told to stop, or to be replaced. Raises Invalid: an address or a key file that cannot be used."""
+    """Until told to stop, or to be replaced. Raises Invalid: an address that cannot be used."""
     store = open_store(settings, instance=owner.instance, name=connection_name(owner))
-    guard = Guard(store, executor, _replays(settings) if store.signer is not None else None)
     FleetWorker(
-        owner.slot,
-        settings,
-        writer,
-        tasks,
-        reports,
-        interrupts,
-        output,
-        executor,
-        owner=owner,
-        store=store,
-        guard=guard,
+        owner.slot, settings, writer, tasks, reports, interrupts, output, executor, owner=owner, store=store
     ).run()
-
-
-def _replays(settings: Settings) -> Replays:
-    try:
-        return Replays(settings.state_dir)
-    except OSError as exc:
-        raise Invalid(f"signingKeyFile: tokens cannot be noted in {settings.state_dir}: {exc.strerror}") from exc

@@ -2,7 +2,8 @@
 -- before all its records exist: a run holds one `l` (live) of its own until it is wholly released.
 -- A run's record (packed map): d definition, W workflow, N nodes, s state, st why it is stopped, c cause, R round,
 -- S submitted, sa start_at, sc scheduled_at, B started, E finished, du due, dl deadline, T time-out (seconds), ck
--- concurrency key, po its policy, pl its turn among those that wait for it, h holds it, l live, li in lists, pa parked, nx next idx, g stage, ag step to run again from, ky key, v version.
+-- concurrency key, po its policy, pl its turn among those that wait for it, h holds it, l live, li in lists, pa parked, nx next idx, g stage, ag step to run again from, ky key, mv moved
+-- here and not released: first idx not used, v version.
 
 function M.build(id, _, pos)
   local run = M.run(id)
@@ -38,19 +39,34 @@ function M.release_if_ready(run)
   M.later('release', run.id)
 end
 
+-- It waits for nothing more. Of a run that moved here its retries have to be due here, and children may have been queued.
+local function start(run, task)
+  local queued = task.Q
+  if task.d then
+    if run.mv then M.set_due(task, task.d) end
+  elseif task.i then
+    local cause = M.stopped(run, task)
+    if cause then M.end_task(run, task, CANCELLED, cause) else M.enqueue(run, task) end
+  elseif task.o == 0 then
+    M.decide(run, task)
+  end
+  if task.s == QUEUED and queued then task.Q = queued end
+end
+
 function M.release(id, _, pos)
   local run = M.run(id)
-  local upto = min(run.N, pos + max(M.budget(), 1))
+  local last = run.mv or run.N
+  local upto = min(last, pos + max(M.budget(), 1))
   local indexes = {}
   for idx = pos, upto - 1 do indexes[#indexes + 1] = idx end
   M.preload(id, indexes)
   for _, idx in ipairs(indexes) do
-    local task = M.task(id, idx)
-    if task.s == WAITING and task.o == 0 and not task.d then M.decide(run, task) end
+    local task = idx < run.N and M.task(id, idx) or M.tasks[id .. '.' .. idx]
+    if task and task.s == WAITING then start(run, task) end
   end
   M.spend(upto - pos)
-  if upto < run.N then return M.later('release', id, 0, upto) end
-  run.l = run.l - 1
+  if upto < last then return M.later('release', id, 0, upto) end
+  run.l, run.mv = run.l - 1, nil
   M.touch_run(run)
   if run.l == 0 and run.s < COMPLETED then M.end_run(run) end
 end

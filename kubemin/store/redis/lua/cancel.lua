@@ -12,7 +12,13 @@ if run then
   return M.reply(1)
 end
 local task = M.solo(REQ.id)
-if not task then return M.reply('?') end
+if not task then
+  local node = call('HGET', P .. 'coming', REQ.id)
+  if not node then return M.reply('?') end
+  if string.sub(node, 1, 7) == 'cancel ' then return M.reply(0) end
+  call('HSET', P .. 'coming', REQ.id, 'cancel ' .. node) -- its node ends it, or it is cancelled when it is here
+  return M.reply(1)
+end
 if task.s >= COMPLETED then return M.reply(task.s == CANCELLED and 0 or NAMES[task.s]) end
 if band(task.f or 0, STOPPING) ~= 0 then return M.reply(0) end
 local name = REQ.id .. '.0'

@@ -44,8 +44,8 @@ while gone < REQ.limit and looked < 2 * REQ.limit do
   if record and record.s >= 3 and record.E == tonumber(finished) then
     finished = record.E
     if finished > NOW - REQ.young or not (finished <= NOW - REQ.aged or excess > 0) then break end
-    local known, extra = pcall(cjson.decode, found[3] or '{}')
-    local key = record.ky or (known and type(extra) == 'table' and type(extra.key) == 'string' and extra.key) or nil
+    local extra = found[3] and cjson.decode(found[3])
+    local key = record.ky or (extra and type(extra.key) == 'string' and extra.key) or nil
     forget(id, record, key)
     gone = gone + 1
   end
