@@ -16,6 +16,11 @@ def tell(changes: Iterable[Change]) -> None:
     for change in changes:
         if change.event == "locked":
             log.warning(f"Failed to acquire lock: {change.message}", task=change.task)
+        elif change.event == "newer":
+            said = "a task of a newer version is left to nodes that know it"
+            log.warning(said, task=change.task, version=change.message)
+        elif change.event == "left":
+            log.error("left out of the leader's work", workflow=change.workflow, reason=change.message)
         elif change.event in _WARN or (not change.step and change.state in ("failed", "timeout")):
             _emit(log.warning, change)
         elif change.quiet or (change.step and change.event in _OF_WORKERS):

@@ -48,7 +48,7 @@ def test_a_replica_has_what_was_submitted(pair: tuple[Fleet, Server]) -> None:
     run = client.enqueue("fleetfunctions:nap", 0)
     assert runs_on(replica) == 1, "on the replica when the client is told"
     many = client.enqueue_many("fleetfunctions:nap", [((0,), {})] * 1500)
-    assert replica.command("LLEN", keys.SEALING) == b":1\r\n", "the batch as well"
+    assert replica.command("LLEN", keys.sealing()) == b":1\r\n", "the batch as well"
     node.start()
     assert set(client.wait([run, *many], 40).values()) == {"completed"}
 

@@ -60,7 +60,7 @@ class Redis(Engine):
 
     def check(self) -> None:
         client = self.store.client
-        ripples = [ripple.decode().split()[:2] for ripple in client.execute("ZRANGE", keys.RIPPLES, 0, -1)]
+        ripples = [ripple.decode().split()[:2] for ripple in client.execute("ZRANGE", keys.ripples(), 0, -1)]
         claimed = [
             (claim.run, claim.idx)
             for slot in client.execute("SMEMBERS", keys.SLOTS)

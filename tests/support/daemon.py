@@ -69,6 +69,10 @@ class Daemon:
         path.write_text(text)
         return path
 
+    def command(self, name: str) -> list[str]:
+        """How `kubemind` or `kubeminctl` is started."""
+        return [program(name)]
+
     # --- life ---
 
     def start(self, *, ready: bool = True) -> Daemon:
@@ -76,7 +80,7 @@ class Daemon:
         self.notify.forget()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [program("kubemind"), "--config", str(self.config)],
+                [*self.command("kubemind"), "--config", str(self.config)],
                 env=self.environ | {"NOTIFY_SOCKET": str(self.notify.path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -143,7 +147,7 @@ class Daemon:
         """`kubeminctl ARGS` against this daemon."""
         return Completed(
             subprocess.run(
-                [program("kubeminctl"), *args],
+                [*self.command("kubeminctl"), *args],
                 env=self.environ | environ,
                 input=stdin,
                 capture_output=True,

@@ -34,6 +34,7 @@ from kubemin.coordinator.fleet.office import Office
 from kubemin.coordinator.fleet.outages import SHORTEST_PAUSE, Outages
 from kubemin.coordinator.fleet.rescues import Rescues
 from kubemin.coordinator.fleet.timing import Every
+from kubemin.coordinator.fleet.versions import Newer
 from kubemin.coordinator.fleet.workers import FleetPool
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.publishing import take_over
@@ -72,6 +73,7 @@ class FleetCoordinator:
         self.membership = Membership(store, settings, instance, predecessor)
         self.locks = Locks(store, board, self.pool, settings.lock.ttl, settings.lock.renew, self._kill)
         self.rescues = Rescues(store, settings.queues)
+        self.newer = Newer(store)
         self.office = Office(store, settings)
         self.carrier = Carrier(settings, instance, store, board, predecessor)
         self.joined = False
@@ -190,6 +192,7 @@ class FleetCoordinator:
 
     def _rescue(self) -> None:
         self.rescues.turn()
+        self.newer.turn()
 
     def _wishes(self) -> None:
         if self.publishing:

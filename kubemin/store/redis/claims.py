@@ -123,7 +123,7 @@ class Claims:
         queues = tuple(queues)
         known = self._touched.get(queues)
         if known is None:
-            versions = range(1, self.s.version + 1)
+            versions = self.s.versions
             pairs = [(keys.queue(name, v), keys.pending(name, v)) for name in queues for v in versions]
             known = self._touched[queues] = tuple(key for pair in pairs for key in pair)
         return known

@@ -10,7 +10,7 @@ from kubemin.store.codec import decode
 from kubemin.store.redis import keys
 from kubemin.store.redis.claims import Claims, owner_of
 from kubemin.store.redis.intake import Intake
-from kubemin.store.redis.records import pack, unpack_run
+from kubemin.store.redis.records import pack, read_run
 from kubemin.store.redis.session import Session
 
 
@@ -32,7 +32,7 @@ class Control:
 
     def _unpack(self) -> bool:
         """A run of a sealed batch may not be unpacked yet."""
-        waiting = bool(self.s.client.execute("EXISTS", keys.SEALING))
+        waiting = bool(self.s.client.execute("EXISTS", *map(keys.sealing, self.s.versions)))
         while self.intake.unpack(1000):
             pass
         return waiting
@@ -41,7 +41,7 @@ class Control:
         raw, params, work = self.s.client.execute("HMGET", keys.run(run), "r", "p", "w")
         again = ckey = policy = None
         if raw is not None:
-            plan = self.s.plans.get(unpack_run(raw).d)
+            plan = self.s.plans.get(read_run(raw, self.s.version, run).d)
             if step is not None and step not in plan.by_step:
                 raise NotFound(f"run {run} has no step {step}; a forEach step is run again as a whole")
             again = None if step is None else plan.first_of(step)
@@ -63,7 +63,9 @@ class Control:
 
     def pause(self, queue: str, *, on: bool) -> None:
         touched = [keys.PAUSED]
-        for version in range(1, self.s.version + 1):
+        registered = (each.decode().rpartition("@") for each in self.s.client.execute("SMEMBERS", keys.QUEUES))
+        newer = {int(version) for name, _, version in registered if name == queue and version.isdigit()}
+        for version in sorted({*self.s.versions, *newer}):  # moving entries takes no knowledge of what they are of
             touched += [keys.queue(queue, version), keys.held(queue, version)]
         self.s.client.run("pause", touched, keys.PREFIX, pack({"queue": queue, "on": on}))
 
@@ -80,7 +82,7 @@ class Control:
     def _stop_of(self, run: str, known: dict[str, str | None]) -> str | None:
         if run not in known:
             raw = self.s.client.execute("HGET", keys.run(run), "r")
-            known[run] = unpack_run(raw).st if raw is not None else None
+            known[run] = read_run(raw, self.s.version, run).st if raw is not None else None
         return known[run]
 
 

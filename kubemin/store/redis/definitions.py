@@ -15,7 +15,7 @@ from kubemin.store.redis.records import pack
 CHUNK = 200  # dependents in one field, as in lua/settle.lua
 
 
-def fields(definition: Definition) -> Iterator[tuple[str, bytes | str]]:
+def fields(definition: Definition, version: int) -> Iterator[tuple[str, bytes | str]]:
     """The hash of a definition for Lua; `meta`, which makes it visible, comes last."""
     plan = Plan(definition.hash, definition.graph)
     for idx, node in enumerate(plan.nodes):
@@ -25,7 +25,8 @@ def fields(definition: Definition) -> Iterator[tuple[str, bytes | str]]:
             yield f"{idx}/{number}", pack(edges[at : at + 2 * CHUNK])
     yield "g", encode(definition.graph)
     yield "src", definition.source
-    yield "meta", pack({"n": len(plan.nodes), "t": definition.graph.timeout, "W": definition.graph.workflow})
+    meta = {"n": len(plan.nodes), "t": definition.graph.timeout, "W": definition.graph.workflow}
+    yield "meta", pack(meta | ({"v": version} if version > 1 else {}))
 
 
 def _node(node: Node, edges: list[int]) -> dict[str, Any]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kubemin.clock import SECOND, Micros
 from kubemin.errors import KubeminError
 from kubemin.model.records import Definition, Submission
 from kubemin.store.base import Change, Retention
-from kubemin.store.codec import decode_graph, encode
+from kubemin.store.codec import encode
+from kubemin.store.plans import CorruptDefinition
 from kubemin.store.redis import keys
 from kubemin.store.redis.definitions import fields
 from kubemin.store.redis.intake import Intake, MarkThere
-from kubemin.store.redis.records import pack, unpack_schedule
+from kubemin.store.redis.records import NewerRecord, Spoilt, pack, read_schedule
 from kubemin.store.redis.session import Session
 
 DAY = 86_400.0
@@ -27,18 +28,21 @@ class Duties:
     # --- time --------------------------------------------------------------------------------------------------------
 
     def promote(self, limit: int) -> int:
-        due = (keys.due(self.s.version),)
-        return int(self.s.engine("promote", due, **self.s.duty(limit=min(limit, self.s.slice))))
+        return self._of_each_version("promote", keys.due, limit)
 
     def expire(self, limit: int) -> int:
-        deadlines = (keys.deadlines(self.s.version),)
-        return int(self.s.engine("expire", deadlines, **self.s.duty(limit=min(limit, self.s.slice))))
+        return self._of_each_version("expire", keys.deadlines, limit)
+
+    def _of_each_version(self, duty: str, key: Callable[[int], str], limit: int) -> int:
+        request = self.s.duty(limit=min(limit, self.s.slice))
+        return sum(int(self.s.engine(duty, (key(version),), **request)) for version in self.s.versions)
 
     def next_due(self) -> Micros | None:
         firsts = self.s.client.pipeline(
             [
-                ("ZRANGE", keys.due(self.s.version), 0, 0, "WITHSCORES"),
-                ("ZRANGE", keys.deadlines(self.s.version), 0, 0, "WITHSCORES"),
+                ("ZRANGE", key(version), 0, 0, "WITHSCORES")
+                for key in (keys.due, keys.deadlines)
+                for version in self.s.versions
             ]
         )
         return min((int(float(first[1])) for first in firsts if first), default=None)
@@ -46,20 +50,26 @@ class Duties:
     # --- what was left -----------------------------------------------------------------------------------------------
 
     def advance(self, limit: int) -> bool:
-        left = limit
-        self.s.left = False
-        while left > 0:
-            step = min(left, self.s.slice)
-            self.s.left = False
-            rest = int(self.s.engine("advance", (keys.RIPPLES,), follow=False, limit=step))
-            left -= max(step - rest, 1)
-            if not self.s.left:
-                break
-        more = self.s.left
+        left, more = limit, False
+        for version in self.s.versions:
+            left = self._go_on(version, left)
+            more = more or self.s.left
         self.s.left = False
         if self.intake.unpack(max(left, 1)):
             more = True
         return more or self.s.left
+
+    def _go_on(self, version: int, left: int) -> int:
+        """What is left of the limit; `Session.left` says whether there is more to do."""
+        self.s.left = False
+        while left > 0:
+            step = min(left, self.s.slice)
+            self.s.left = False
+            rest = int(self.s.engine("advance", self.s.cursors(version), follow=False, limit=step))
+            left -= max(step - rest, 1)
+            if not self.s.left:
+                break
+        return left
 
     # --- definitions and schedules -----------------------------------------------------------------------------------
 
@@ -73,7 +83,7 @@ class Duties:
     def _write(self, definition: Definition) -> None:
         packed: list[bytes | str] = []
         queues = {f"{node.queue}@{self.s.version}" for node in definition.graph.nodes}
-        for name, value in fields(definition):
+        for name, value in fields(definition, self.s.version):
             packed += (name, value)
             if len(packed) >= 2 * FIELDS_AT_ONCE:
                 self.s.client.execute("HSET", keys.graph(definition.hash), *packed)
@@ -83,7 +93,12 @@ class Duties:
     def publish(self, definitions: Sequence[Definition]) -> dict[str, list[str]]:
         self.define(definitions)
         entries = [
-            [each.graph.workflow, each.hash, encode(each.graph.schedule).decode() if each.graph.schedule else ""]
+            [
+                each.graph.workflow,
+                each.hash,
+                encode(each.graph.schedule).decode() if each.graph.schedule else "",
+                self.s.version,
+            ]
             for each in definitions
         ]
         touched = (keys.WORKFLOWS, keys.PUBLISHERS, keys.files(self.s.node))
@@ -117,14 +132,16 @@ class Duties:
         raw = self.s.client.execute("HGETALL", keys.WORKFLOWS)
         marks = {}
         for name, packed in sorted(zip(raw[::2], raw[1::2], strict=True)):
-            known = unpack_schedule(packed)
-            if known.s and (definition := self.definition(known.h)) is not None:
-                marks[name.decode()] = (definition, known.m)
+            try:
+                known = read_schedule(packed, self.s.version, name.decode())
+                if known.s and (definition := self.definition(known.h)) is not None:
+                    marks[name.decode()] = (definition, known.m)
+            except (NewerRecord, Spoilt, CorruptDefinition) as error:
+                self.s.leave_out(name.decode(), error)
         return marks
 
     def definition(self, digest: str) -> Definition | None:
-        graph, source = self.s.client.execute("HMGET", keys.graph(digest), "g", "src")
-        return None if graph is None else Definition(digest, decode_graph(graph), source.decode())
+        return self.s.definition(digest)
 
     # --- pruning -----------------------------------------------------------------------------------------------------
 
@@ -135,10 +152,14 @@ class Duties:
                 aged=round(retention.days * DAY * SECOND),
                 young=round(retention.minimum * SECOND),
                 limit=min(limit, self.s.slice),
+                version=self.s.version,
             )
         )
-        touched = (keys.ENDED, keys.SLOTS, keys.RUNS, keys.KEYS, keys.REFERENCES)
-        gone = int(self.s.client.run("prune", touched, keys.PREFIX, request))
+        touched = (keys.SLOTS, keys.RUNS, keys.KEYS, keys.REFERENCES)
+        gone = sum(
+            int(self.s.client.run("prune", (keys.ended(version), *touched), keys.PREFIX, request))
+            for version in self.s.versions
+        )
         self._prune_definitions(retention)
         return gone
 
@@ -146,7 +167,7 @@ class Duties:
         """Those that no run, no published workflow and no waiting batch names, and nobody sent lately."""
         before = self.s.now() - round(max(retention.minimum, 0) * SECOND)
         old = self.s.client.execute("ZRANGEBYSCORE", keys.DEFINITIONS, "-inf", f"({before}", "LIMIT", 0, 20)
-        if not old or self.s.client.execute("EXISTS", keys.SEALING, keys.BATCHES):
+        if not old or self.s.client.execute("EXISTS", keys.BATCHES, *map(keys.sealing, self.s.versions)):
             return
         touched = (keys.DEFINITIONS, keys.REFERENCES, keys.WORKFLOWS)
         self.s.client.run(

@@ -6,6 +6,7 @@ answers to AUTH is replaced.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from kubemin.errors import Refused, StoreUnavailable
@@ -37,6 +38,8 @@ _REPLIES: dict[str, tuple[str, bool, str]] = {
     "EXECABORT": ("aborted", False, "it refused a transaction"),
 }
 
+_newer = re.compile(r"KUBEMIN_NEWER run (\w+) has a record of version (\d+)").search
+
 
 def translate(error: BaseException, where: str) -> Exception:
     """A driver's error, or an OSError, as one of ours. `where`: the server, without credentials."""
@@ -45,6 +48,12 @@ def translate(error: BaseException, where: str) -> Exception:
     text = str(error)
     if text.startswith("FENCED"):
         return Fenced(f"another node leads now: {text[7:].strip()}")
+    if newer := _newer(text):
+        return Refused(
+            f"run {newer[1]} is kept in records of version {newer[2]}, newer than this kubemin knows: "
+            "use an upgraded node, or upgrade this one",
+            code="newer_record",
+        )
     name = type(error).__name__
     for word, reply in _first_words(text, name):
         if reply is not None:

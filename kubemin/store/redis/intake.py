@@ -14,7 +14,7 @@ from kubemin.store.admission import Answer
 from kubemin.store.codec import Extra, encode
 from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
-from kubemin.store.redis.records import encode_sorted, pack, unpack_schedule
+from kubemin.store.redis.records import encode_sorted, pack, read_schedule
 from kubemin.store.redis.session import Session
 
 AT_ONCE = 250  # single tasks in one script: about 1.5 ms
@@ -97,7 +97,6 @@ class Intake:
             ckey=ckey,
             policy=None if rule is None else rule.policy,
             patient=patient,
-            version=self.s.version,
             mark=mark,
         )
         return run_answer(submission, ckey, reply)
@@ -107,7 +106,7 @@ class Intake:
 
     def _published(self, workflow: str) -> str | None:
         raw = self.s.client.execute("HGET", keys.WORKFLOWS, workflow)
-        return None if raw is None else unpack_schedule(raw).h
+        return None if raw is None else read_schedule(raw, self.s.version, workflow).h
 
     # --- batches in parts --------------------------------------------------------------------------------------------
 
@@ -118,7 +117,7 @@ class Intake:
         self.s.client.run("stage", touched, keys.PREFIX, request, body)
 
     def seal(self, batch: str) -> int:
-        touched = (keys.inbox(batch), keys.BATCHES, keys.SEALED, keys.SEALING)
+        touched = (keys.inbox(batch), keys.BATCHES, keys.SEALED, keys.sealing(self.s.version))
         count = int(self.s.client.run("seal", touched, keys.PREFIX, pack({"batch": batch})))
         if count < 0:
             raise NotFound(f"there is no batch {batch}; send its parts again")
@@ -126,28 +125,26 @@ class Intake:
 
     def unpack(self, limit: int) -> bool:
         """Submit parts of sealed batches, whole ones, of about `limit` runs. True: more is left."""
-        done = 0
-        while done < limit:
-            batch = self.s.client.execute("LINDEX", keys.SEALING, 0)
-            if batch is None:
-                return False
-            done += self._unpack_part(batch.decode())
-        return bool(self.s.client.execute("EXISTS", keys.SEALING))
+        for version in self.s.versions:
+            while limit > 0 and (batch := self.s.client.execute("LINDEX", keys.sealing(version), 0)) is not None:
+                limit -= self._unpack_part(batch.decode(), version)
+        return bool(self.s.client.execute("EXISTS", *map(keys.sealing, self.s.versions)))
 
-    def _unpack_part(self, batch: str) -> int:
+    def _unpack_part(self, batch: str, version: int) -> int:
         part = self.s.client.execute("LINDEX", keys.inbox(batch), 0) or b"|[]"
         number, _, body = part.partition(b"|")
         submissions = admission.decode_submissions(body)
         self.submit(submissions, patient=True)
         request = pack({"batch": batch, "part": number.decode() + "|"})
-        self.s.client.run("unpacked", (keys.inbox(batch), keys.SEALING), keys.PREFIX, request)
+        self.s.client.run("unpacked", (keys.inbox(batch), keys.sealing(version)), keys.PREFIX, request)
         return max(len(submissions), 1)
 
     def sealed_parts(self) -> Iterable[bytes]:
         """Bodies of what is sealed and not unpacked."""
-        for batch in self.s.client.execute("LRANGE", keys.SEALING, 0, -1):
-            for part in self.s.client.execute("LRANGE", keys.inbox(batch.decode()), 0, -1):
-                yield part.partition(b"|")[2]
+        for version in self.s.versions:
+            for batch in self.s.client.execute("LRANGE", keys.sealing(version), 0, -1):
+                for part in self.s.client.execute("LRANGE", keys.inbox(batch.decode()), 0, -1):
+                    yield part.partition(b"|")[2]
 
 
 def _arguments(submissions: Iterable[Submission]) -> list[Any]:

@@ -13,27 +13,26 @@ DEFAULT_QUEUE = "default"
 LOCK = f"lock:{TAG}:"  # + TASK: string, PX lock.ttl, renewed; node, instance, slot and token of who runs the task
 
 
-def queue(name: str, version: int = 1) -> str:
-    """List of entries `TASK@SEQ`, RPUSHed and popped at the head; gone when empty. Records above version 1 have
-    lists of
-    their own, which nodes that do not know them never pop."""
-    if version > 1:
-        return f"workflow:queue:{TAG}:{name}@v{version}"
-    return "workflow:queue" if name == DEFAULT_QUEUE else f"workflow:queue:{TAG}:{name}"
-
-
-def _suffix(version: int) -> str:
+def mark(version: int) -> str:
+    """Ends the keys that lead to records of a version above 1: nodes that do not know it never look there."""
     return f"@v{version}" if version > 1 else ""
+
+
+def queue(name: str, version: int = 1) -> str:
+    """List of entries `TASK@SEQ`, RPUSHed and popped at the head; gone when empty."""
+    if version > 1:
+        return f"workflow:queue:{TAG}:{name}{mark(version)}"
+    return "workflow:queue" if name == DEFAULT_QUEUE else f"workflow:queue:{TAG}:{name}"
 
 
 def pending(name: str, version: int = 1) -> str:
     """Sorted set TASK -> SEQ: queued and not claimed; decides who claims. Gone when empty."""
-    return f"{PREFIX}pending:{name}{_suffix(version)}"
+    return f"{PREFIX}pending:{name}{mark(version)}"
 
 
 def suspects(name: str, version: int = 1) -> str:
     """Hash TASK -> `SEQ SINCE WAIT`: popped and perhaps not claimed; gone when claimed."""
-    return f"{PREFIX}suspects:{name}{_suffix(version)}"
+    return f"{PREFIX}suspects:{name}{mark(version)}"
 
 
 def held(name: str, version: int = 1) -> str:
@@ -96,12 +95,33 @@ def parts(batch: str) -> str:
 
 def due(version: int = 1) -> str:
     """Sorted set of t+TASK and r+RUN by the instant they are due; gone when empty."""
-    return f"{PREFIX}due{_suffix(version)}"
+    return f"{PREFIX}due{mark(version)}"
 
 
 def deadlines(version: int = 1) -> str:
     """Sorted set of runs by the instant of their time-out; gone when empty."""
-    return f"{PREFIX}deadlines{_suffix(version)}"
+    return f"{PREFIX}deadlines{mark(version)}"
+
+
+def ripples(version: int = 1) -> str:
+    """Sorted set `KIND RUN IDX POS ROUND`: cursors of unfinished work; gone when empty."""
+    return f"{PREFIX}ripples{mark(version)}"
+
+
+def fans(version: int = 1) -> str:
+    """Set `RUN IDX ROUND`: fan-outs whose items have to be read; gone when empty."""
+    return f"{PREFIX}fans{mark(version)}"
+
+
+def sealing(version: int = 1) -> str:
+    """List of sealed batches that are not unpacked; gone when empty."""
+    return f"{PREFIX}sealing{mark(version)}"
+
+
+def ended(version: int = 1) -> str:
+    """List `RUN FINISHED`, by end. All versions together; what an older leader cannot drop it puts into the list of
+    its version."""
+    return f"{PREFIX}ended{mark(version)}"
 
 
 def files(node: str) -> str:
@@ -113,9 +133,6 @@ def files(node: str) -> str:
 SEQ = f"{PREFIX}seq"  # string: the last SEQ given out
 TURN = f"{PREFIX}turn"  # string: orders ripples, and runs that wait for a concurrency key
 RUNS = f"{PREFIX}runs"  # sorted set of run ids, all with score 0: by name, which is by time
-ENDED = f"{PREFIX}ended"  # list `RUN FINISHED`, by end
-RIPPLES = f"{PREFIX}ripples"  # sorted set `KIND RUN IDX POS ROUND`: cursors of unfinished work; gone when empty
-FANS = f"{PREFIX}fans"  # set `RUN IDX ROUND`: fan-outs whose items have to be read; gone when empty
 PAUSED = f"{PREFIX}paused"  # set of queues
 QUEUES = f"{PREFIX}queues"  # set QUEUE@VERSION: all that ever had a task
 BACKLOG = f"{PREFIX}backlog"  # hash queue -> ready tasks that stand in no list yet
@@ -131,7 +148,6 @@ DEFINITIONS = f"{PREFIX}definitions"  # sorted set hash -> instant it came last
 REFERENCES = f"{PREFIX}references"  # hash definition -> runs that use it
 BATCHES = f"{PREFIX}batches"  # hash batch -> runs in it, until sealed or a day old
 SEALED = f"{PREFIX}sealed"  # hash batch -> `COUNT INSTANT`, a day
-SEALING = f"{PREFIX}sealing"  # list of sealed batches that are not unpacked
 NODES = f"{PREFIX}nodes"  # hash node -> JSON of its last heartbeat
 STAMP = f"{PREFIX}stamp"  # hash: newest renewal, grace (nothing is recovered before)
 EPOCH = f"{PREFIX}epoch"  # string `EPOCH HOLDER`: the highest term seen

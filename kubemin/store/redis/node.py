@@ -114,6 +114,11 @@ class NodeStore(RedisStore):
     def version(self) -> int:
         return self._session.version
 
+    def newest_version(self) -> int:
+        """Of records that somebody has written into this fleet's queues."""
+        found = (each.rpartition(b"@")[2] for each in self.client.execute("SMEMBERS", keys.QUEUES))
+        return max((int(version) for version in found if version.isdigit()), default=1)
+
     def now(self) -> Micros:
         """Redis' time."""
         return self._session.now()
@@ -131,7 +136,7 @@ class NodeStore(RedisStore):
 
     def begin_wait(self, queues: Sequence[str]) -> int:
         """Block in BLPOP; the descriptor becomes readable at its end."""
-        names = [keys.queue(name, v) for name in queues for v in range(1, self.version + 1)]
+        names = [keys.queue(name, v) for name in queues for v in self._session.versions]
         return self.client.begin("BLPOP", *names, BLOCK)
 
     def end_wait(self, queues: Sequence[str]) -> Entry | None:
@@ -139,7 +144,7 @@ class NodeStore(RedisStore):
         reply = self.client.end()
         if reply is None:
             return None
-        names = [keys.queue(name, v) for name in queues for v in range(1, self.version + 1)]
+        names = [keys.queue(name, v) for name in queues for v in self._session.versions]
         return reply[1].decode(), names.index(reply[0].decode()) + 1
 
     # --- the node's coordinator --------------------------------------------------------------------------------------
@@ -178,7 +183,7 @@ class NodeStore(RedisStore):
         )
         pushed, left = [], 0
         for name in queues:
-            for v in range(1, self.version + 1):
+            for v in self._session.versions:
                 entries = keys.held(name, v) if name in paused else keys.queue(name, v)
                 touched = (entries, keys.pending(name, v), keys.suspects(name, v), keys.SEQ)
                 some, more = self.client.run("rescue", touched, keys.PREFIX, request)

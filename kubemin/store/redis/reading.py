@@ -11,7 +11,7 @@ from kubemin.clock import SECOND, rfc3339
 from kubemin.errors import NotFound
 from kubemin.model import transitions as rules
 from kubemin.model.records import Definition, RunView, TaskView
-from kubemin.model.states import Kind, RunState
+from kubemin.model.states import Cause, Kind, RunState
 from kubemin.store import staged
 from kubemin.store.base import QueueView, RunFilter, WorkflowView
 from kubemin.store.codec import (
@@ -24,21 +24,22 @@ from kubemin.store.codec import (
     decode,
     decode_detail,
     decode_extra,
-    decode_graph,
     label_of,
 )
 from kubemin.store.inputs import join_outputs
-from kubemin.store.plans import Plan
+from kubemin.store.plans import CorruptDefinition, Plan
 from kubemin.store.redis import keys
 from kubemin.store.redis.intake import Intake
 from kubemin.store.redis.records import (
+    NewerRecord,
     RunRecord,
+    Spoilt,
     TaskRecord,
     pack,
+    read_run,
+    read_schedule,
+    read_state,
     unpack_any,
-    unpack_run,
-    unpack_schedule,
-    unpack_state,
     unpack_task,
 )
 from kubemin.store.redis.session import Session
@@ -80,12 +81,10 @@ class Reads:
         record, state, work, extra, params, output, tasks, outputs, tails, place = reply
         if record is None and state is None:
             return None
-        try:
-            solo = unpack_state(state) if state is not None else None
-        except msgspec.DecodeError:
-            solo = TaskRecord(s=RUNNING)
+        known = self.s.version
         found = Found(
-            unpack_run(record) if record is not None else None, solo, work or b"", extra, params or b"{}", output,
+            None if record is None else read_run(record, known, run),
+            None if state is None else _solo(state, known, run), work or b"", extra, params or b"{}", output,
             {}, {}, {int(idx): unpack_any(body) for idx, body in _pairs(tails)}, place.decode(),
         )  # fmt: skip
         if tasks is None and found.run is not None:
@@ -151,12 +150,17 @@ class Reads:
         raws = self.s.client.pipeline([("HMGET", keys.run(run), "r", "s", "w", "x", "p") for run in ids])
         states = self.states([run for run, raw in zip(ids, raws, strict=True) if raw[1] is not None])
         for run, (record, state, work, extra, params) in zip(ids, raws, strict=True):
-            if record is not None:
-                yield run_view(run, unpack_run(record), params or b"{}")
-            elif state is not None:
-                view = solo_run(run, label_of(work or b"", extra), unpack_state(state), extra, "")
-                view.status = states.get(run, view.status)
-                yield view
+            try:
+                if record is not None:
+                    yield run_view(run, read_run(record, self.s.version, run), params or b"{}")
+                elif state is not None:
+                    task = read_state(state, self.s.version, run)
+                    view = solo_run(run, label_of(work or b"", extra), task, extra, "")
+                    view.status = states.get(run, view.status)
+                    yield view
+            except (NewerRecord, Spoilt, msgspec.DecodeError) as error:
+                cause = error.code if isinstance(error, NewerRecord) else Cause.CORRUPT.value
+                yield RunView(run, "?", RunState.RUNNING, cause=cause)
 
     def states(self, ids: Sequence[str]) -> dict[str, RunState]:
         states: dict[str, RunState] = {}
@@ -177,7 +181,7 @@ class Reads:
                 if record is not None:
                     outputs[run] = self._graph_outputs(run)
                 elif state is not None:
-                    done = output is not None and unpack_state(state).s == COMPLETED
+                    done = output is not None and read_state(state, self.s.version, run).s == COMPLETED
                     outputs[run] = {label_of(work or b"", extra): decode(output)} if done else {}
         return outputs
 
@@ -229,27 +233,40 @@ class Reads:
         run, _, idx = task.partition(".")
         step, state = self.s.client.pipeline([("HGET", keys.tasks(run), idx), ("HGET", keys.run(run), "s")])
         raw = step or state
-        queued = unpack_state(raw).Q if raw else None
+        try:
+            queued = read_state(raw, self.s.version, run).Q if raw else None
+        except (NewerRecord, Spoilt):
+            return None
         return None if queued is None else max((self.s.now() - queued) / SECOND, 0.0)
 
     def workflows(self) -> list[WorkflowView]:
         raw = self.s.client.execute("HGETALL", keys.WORKFLOWS)
         views = []
         for name, packed in sorted(_pairs(raw)):
-            known = unpack_schedule(packed)
-            plan = self.s.plans.find(known.h)
+            try:
+                known = read_schedule(packed, self.s.version, name.decode())
+                plan = self.s.plans.find(known.h)
+            except (NewerRecord, Spoilt, CorruptDefinition) as error:
+                self.s.leave_out(name.decode(), error)
+                continue
             if plan is not None:
                 views.append(workflow_view(name.decode(), known.h, plan.graph, known.at, known.m))
         return views
 
     def definition(self, name_or_hash: str) -> Definition | None:
         raw = self.s.client.execute("HGET", keys.WORKFLOWS, name_or_hash)
-        digest = unpack_schedule(raw).h if raw is not None else name_or_hash
-        graph, source = self.s.client.execute("HMGET", keys.graph(digest), "g", "src")
-        return None if graph is None else Definition(digest, decode_graph(graph), (source or b"").decode())
+        digest = read_schedule(raw, self.s.version, name_or_hash).h if raw is not None else name_or_hash
+        return self.s.definition(digest)
 
 
 # --- views -----------------------------------------------------------------------------------------------------------
+
+
+def _solo(state: bytes, known: int, run: str) -> TaskRecord:
+    try:
+        return read_state(state, known, run)
+    except Spoilt:  # put aside when a worker comes to it
+        return TaskRecord(s=RUNNING)
 
 
 def _pairs(flat: Any) -> Iterator[tuple[bytes, bytes]]:

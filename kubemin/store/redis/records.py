@@ -1,16 +1,44 @@
-"""Records as Lua packs them (lua/core.lua, building.lua, solo.lua say what each field is)."""
+"""Records as Lua packs them (lua/core.lua, building.lua, solo.lua say what each field is), and their version.
+
+A node reads all versions up to VERSION and writes that one. What leads to newer records (lists, due times, cursors)
+stands under keys of its own (`keys.mark`), so that an older node does not meet them in its work; where it does, by an
+id that a user gives or in a list of all runs, it says so and leaves them as they are. Whatever the version, a run's
+record says it as `v` of a packed map, or as the second word of "qINSTANT VERSION QUEUE".
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from kubemin.clock import Micros
+from kubemin.errors import Refused, StoreUnavailable
 from kubemin.model.ids import split_task
 from kubemin.model.records import Outcome
 from kubemin.store import codec
 from kubemin.store.codec import QUEUED
+
+VERSION = 1
+
+
+class NewerRecord(Refused):
+    """Of a version that this node does not know: another kubemin wrote it."""
+
+    code = "newer_record"
+
+    def __init__(self, what: str, version: int, known: int) -> None:
+        super().__init__(
+            f"{what} is kept in records of version {version}, newer than this kubemin knows ({known}): "
+            "use an upgraded node, or upgrade this one"
+        )
+
+
+class Spoilt(StoreUnavailable):
+    """A record that cannot be read."""
+
+    code = "corrupt"
 
 
 class TaskRecord(msgspec.Struct, gc=False):
@@ -88,7 +116,9 @@ class SlotClaim(msgspec.Struct, gc=False):
 def slot_claims(raw: bytes) -> list[SlotClaim]:
     """What one life of a worker holds (lua/slots.lua says how it is written)."""
     claims = []
-    for text in raw.decode().split("|", 3)[3].split(";")[:-1]:
+    for text in raw.decode(errors="replace").split("|", 3)[-1].split(";")[:-1]:
+        if text.count(" ") != 5:  # a newer form, or spoilt
+            continue
         name, kind, _, _, stop, always = text.split(" ")
         task, _, token = name.partition("@")
         run, idx = split_task(task)
@@ -119,6 +149,11 @@ class Schedule(msgspec.Struct):
     at: Micros
     m: Micros
     s: str = ""
+    v: int = 1
+
+
+class _Versioned(msgspec.Struct):
+    v: int = 1
 
 
 encode_sorted = msgspec.json.Encoder(order="deterministic").encode
@@ -127,14 +162,59 @@ unpack_task = msgspec.msgpack.Decoder(TaskRecord).decode
 unpack_run = msgspec.msgpack.Decoder(RunRecord).decode
 unpack_schedule = msgspec.msgpack.Decoder(Schedule).decode
 unpack_any = msgspec.msgpack.Decoder().decode
+_unpack_version = msgspec.msgpack.Decoder(_Versioned).decode
 
 
 def unpack_state(raw: bytes) -> TaskRecord:
     """A single task's state, or a task's record; "qINSTANT VERSION QUEUE" is queued for the first time."""
     if raw[:1] != b"q":
         return unpack_task(raw)
-    at, version, queue = raw[1:].decode().split(" ", 2)
-    return TaskRecord(s=QUEUED, Q=int(at), u=None if queue == "default" else queue, v=int(version))
+    try:
+        at, version, queue = raw[1:].decode().split(" ", 2)
+        return TaskRecord(s=QUEUED, Q=int(at), u=None if queue == "default" else queue, v=int(version))
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
+
+
+def read_run(raw: bytes, known: int, run: str) -> RunRecord:
+    """Raises NewerRecord, Spoilt."""
+    record: RunRecord = _read(raw, unpack_run, known, f"run {run}")
+    return record
+
+
+def read_state(raw: bytes, known: int, run: str) -> TaskRecord:
+    """Of a single task. Raises NewerRecord, Spoilt."""
+    record: TaskRecord = _read(raw, unpack_state, known, f"run {run}")
+    return record
+
+
+def read_schedule(raw: bytes, known: int, workflow: str) -> Schedule:
+    """Raises NewerRecord, Spoilt."""
+    record: Schedule = _read(raw, unpack_schedule, known, f"workflow {workflow}")
+    return record
+
+
+def _read(raw: bytes, unpack: Callable[[bytes], Any], known: int, what: str) -> Any:
+    try:
+        record = unpack(raw)
+        version = record.v
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        version = version_of(raw)
+        if version <= known:
+            raise Spoilt(f"the record of {what} in Redis cannot be read: {error}") from error
+    if version > known:
+        raise NewerRecord(what, version, known)
+    return record
+
+
+def version_of(raw: bytes) -> int:
+    """Of any record, as far as it says; 0: it cannot be read at all."""
+    try:
+        if raw[:1] == b"q":
+            return int(raw.split(b" ", 2)[1])
+        return _unpack_version(raw).v
+    except (msgspec.MsgspecError, ValueError, IndexError):
+        return 0
 
 
 def detail_of(outcome: Outcome) -> str:

@@ -9,20 +9,22 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from kubemin import clock as clocks
 from kubemin.clock import SECOND, Micros, WallClock
 from kubemin.errors import KubeminError
+from kubemin.model.records import Definition
 from kubemin.model.references import ReferenceMissing
 from kubemin.store.base import CRASH_LIMIT, LOSS_LIMIT, Change
-from kubemin.store.codec import decode, label_of
+from kubemin.store.codec import decode, decode_graph, label_of
 from kubemin.store.inputs import Round
-from kubemin.store.plans import Plan, Plans
+from kubemin.store.plans import CorruptDefinition, Plan, Plans
 from kubemin.store.redis import keys
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.inputs import Inputs
-from kubemin.store.redis.records import pack, unpack_run
+from kubemin.store.redis.records import NewerRecord, pack, read_run, version_of
 
-VERSION = 1  # of records that this code writes; it reads all up to it
 RECORDS = 250  # that one script may touch: about 2 ms
 MOST_CHANGES = 10_000  # that nobody asked for; older ones are dropped
 FOLLOW_UP = 4  # slices that one operation may go on with what its script had to leave
@@ -61,8 +63,9 @@ class Session:
             "window": window,
             "crash_limit": CRASH_LIMIT,
             "loss_limit": LOSS_LIMIT,
-            "due_suffix": f"@v{version}" if version > 1 else None,
+            "version": version,
         }
+        self._left_out: dict[str, str] = {}  # what could not be read, and why
         self._offset = 0.0
         self._read_at = float("-inf")
 
@@ -122,10 +125,21 @@ class Session:
         spent = 0
         while spent < self._follow_up:
             self.left = False
-            self.engine("advance", (keys.RIPPLES,), follow=False, limit=self.slice)
+            for version in self.versions:
+                self.engine("advance", self.cursors(version), follow=False, limit=self.slice)
             spent += self.slice
             if not self.left:
                 return
+
+    @property
+    def versions(self) -> range:
+        """Of records that this node knows, oldest first."""
+        return range(1, self.version + 1)
+
+    @staticmethod
+    def cursors(version: int) -> tuple[str, str]:
+        """What `advance` goes on with."""
+        return keys.ripples(version), keys.fans(version)
 
     def take(self, left: int, fans: Sequence[Any], events: Sequence[bytes]) -> None:
         for event in events:
@@ -137,24 +151,25 @@ class Session:
     # --- fan-outs ----------------------------------------------------------------------------------------------------
 
     def _begin_fan(self, run: str, idx: int, turn: int) -> None:
-        total, message = -1, ""
+        total, message, version = -1, "", 1
         raw = self.client.execute("HGET", keys.run(run), "r")
         if raw is not None:
-            record = unpack_run(raw)
+            record = read_run(raw, self.version, run)
+            version = record.v
             plan = self.plans.get(record.d)
             try:
                 total = len(self.inputs.items(plan, idx, Round(run, record.W, turn, record.sc)))
             except (ReferenceMissing, ValueError) as error:
                 message = str(error)
-        touched = (keys.run(run), keys.tasks(run), keys.FANS)
+        touched = (keys.run(run), keys.tasks(run), keys.fans(version))
         self.engine("fan", touched, id=run, idx=idx, round=turn, total=total, message=message)
 
     # --- telling -----------------------------------------------------------------------------------------------------
 
     def _tell(self, event: list[Any]) -> None:
         what, run, workflow, node, item, idx, state, cause, attempt, message, digest, seconds, waited = event
-        if what == "locked":
-            self.changes.append(Change("locked", run, "", task=f"{run}.{idx}", message=message))
+        if what in ("locked", "newer"):
+            self.changes.append(Change(what, run, "", task=f"{run}.{idx}", message=message))
             return
         if not digest:
             label = self.solo_label(run)
@@ -174,11 +189,29 @@ class Session:
     # --- graphs ------------------------------------------------------------------------------------------------------
 
     def _definition(self, digest: str) -> bytes | None:
-        found: bytes | None = self.client.execute("HGET", keys.graph(digest), "g")
+        """Raises NewerRecord."""
+        found: bytes | None
+        found, meta = self.client.execute("HMGET", keys.graph(digest), "g", "meta")
+        if meta is not None and (version := version_of(meta)) > self.version:
+            raise NewerRecord(f"definition {digest[:12]}", version, self.version)
         return found
+
+    def definition(self, digest: str) -> Definition | None:
+        """Raises NewerRecord, CorruptDefinition."""
+        graph, source = self._definition(digest), self.client.execute("HGET", keys.graph(digest), "src")
+        try:
+            return None if graph is None else Definition(digest, decode_graph(graph), (source or b"").decode())
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise CorruptDefinition(f"definition {digest[:12]} cannot be read: {error}") from error
+
+    def leave_out(self, what: str, why: KubeminError) -> None:
+        """Something that this node cannot work with is left as it is. Told once."""
+        if self._left_out.get(what) != str(why):
+            self._left_out[what] = str(why)
+            self.changes.append(Change("left", "", what, message=str(why)))
 
     def plan_of_run(self, run: str) -> Plan:
         raw = self.client.execute("HGET", keys.run(run), "r")
         if raw is None:
             raise KubeminError(f"run {run} is gone")
-        return self.plans.get(unpack_run(raw).d)
+        return self.plans.get(read_run(raw, self.version, run).d)

@@ -38,7 +38,8 @@ from kubemin.store.redis.duties import Duties
 from kubemin.store.redis.intake import Intake
 from kubemin.store.redis.obstacles import obstacles
 from kubemin.store.redis.reading import Reads
-from kubemin.store.redis.session import VERSION, Session
+from kubemin.store.redis.records import VERSION
+from kubemin.store.redis.session import Session
 
 
 class RedisReader:

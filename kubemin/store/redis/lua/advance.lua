@@ -1,6 +1,6 @@
 --@ top: core rules queue solo settle fanout building stopping outcome flush
 -- Go on with what one call could not finish: cursors of large graphs, fan-outs, cascades, in a circle.
--- KEYS   1 ripples
+-- KEYS   1 ripples, 2 fans, of one version of records
 -- ARGV   1 prefix; 2 packed: limit, reads nil
 -- reply  records that are left of the limit
 local left = REQ.limit
@@ -17,7 +17,7 @@ while left > 0 do
   end
 end
 M.left = call('EXISTS', KEYS[1]) == 1
-for _, name in ipairs(call('SRANDMEMBER', P .. 'fans', 20)) do
+for _, name in ipairs(call('SRANDMEMBER', KEYS[2], 20)) do
   local id, idx, round = string.match(name, '^(%w+) (%d+) (%d+)$')
   M.fans = M.fans or {}
   local known = false

@@ -9,7 +9,7 @@ function M.begin(run, task, token)
   end
   if not run.dl and run.T and not run.st then
     run.dl = NOW + math.floor(run.T * 1000000)
-    call('ZADD', P .. 'deadlines' .. (REQ.due_suffix or ''), run.dl, run.id)
+    call('ZADD', P .. 'deadlines' .. M.mark(run.v), run.dl, run.id)
   end
   M.touch_run(run)
   M.tell_event('started', run, task)

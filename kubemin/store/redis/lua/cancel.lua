@@ -33,7 +33,7 @@ local function mark(slot_name)
   local key = P .. 'slot:' .. slot_name
   local raw = call('GET', key)
   if not raw or raw == 'retired' then return false end
-  local slot = slots.parse(raw)
+  local slot = slots.parse(raw) -- of a strange one nothing is claimed
   for _, claim in ipairs(slot.c) do
     if claim.id == REQ.id then
       claim.stop = REQ.cause

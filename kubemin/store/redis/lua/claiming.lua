@@ -31,9 +31,23 @@ local function take_step(id, idx, seq)
   return { kind = 0, token = token, always = band(task.f or 0, ALWAYS) ~= 0 }, shown_step(run, task, '')
 end
 
+-- A record of a newer version in a list of ours: it goes to that version's list, for nodes that know it.
+local function leave(id, idx, pending, state)
+  local known, record = pcall(state and M.read_state or M.look_at, state or id)
+  if not known or not record or not M.is_newer(record) then return false end
+  if call('ZREM', pending, id .. '.' .. idx) == 1 then
+    local queue = string.match(string.sub(pending, #P + 9), '^[^@]*')
+    M.push(queue, record.v, { run = id, idx = idx })
+    call('SADD', P .. 'queues', queue .. '@' .. record.v)
+    M.events[#M.events + 1] = cjson.encode({ 'newer', id, '', 0, -1, idx, 'queued', '', 0, tostring(record.v), '', 0, -1 })
+  end
+  return true
+end
+
 function M.take(entry, pending, found, held, reply)
   local id, number, text = string.match(entry, '^(%w+)%.(%d+)@(%d+)$')
   local idx, seq, name = tonumber(number), tonumber(text), id .. '.' .. number
+  if leave(id, idx, pending, found and found[2]) then return held end
   local lock = 'lock:{workflow:queue}:' .. name
   if not call('SET', lock, ARGV[6] .. text, 'NX', 'PX', ARGV[7]) then
     if call('ZSCORE', pending, name) then M.postpone(id, idx, pending) end

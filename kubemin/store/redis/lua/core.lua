@@ -21,7 +21,17 @@ if not REQ.reads then call('SET', P .. 'probe', '') end
 
 function M.clear(flags, bits) return band(flags or 0, bnot(bits)) end
 
-function M.find_run(id)
+-- What leads to records of version N above 1 (due, ripples, lists…) stands apart: older nodes never meet them there.
+function M.mark(version) return (version or 1) > 1 and '@v' .. version or '' end
+
+function M.is_newer(record) return (record.v or 1) > (REQ.version or 1) end
+
+function M.refuse_newer(id, record)
+  error('KUBEMIN_NEWER run ' .. id .. ' has a record of version ' .. record.v)
+end
+
+-- Whatever its version: for looking. Who goes on with a run asks `find_run`.
+function M.look_at(id)
   local run = M.runs[id]
   if run == nil then
     local raw = call('HGET', P .. 'run:' .. id, 'r')
@@ -29,6 +39,12 @@ function M.find_run(id)
     if run then run.id = id end
     M.runs[id] = run
   end
+  return run
+end
+
+function M.find_run(id)
+  local run = M.look_at(id)
+  if run and M.is_newer(run) then M.refuse_newer(id, run) end
   return run
 end
 

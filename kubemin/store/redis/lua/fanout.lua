@@ -11,7 +11,7 @@ function M.start_fan(run, task)
   else
     M.fans = M.fans or {}
     M.fans[#M.fans + 1] = { run.id, task.idx, run.R }
-    call('SADD', P .. 'fans', string.format('%s %d %d', run.id, task.idx, run.R))
+    call('SADD', P .. 'fans' .. M.mark(run.v), string.format('%s %d %d', run.id, task.idx, run.R))
   end
 end
 

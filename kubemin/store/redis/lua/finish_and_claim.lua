@@ -77,7 +77,7 @@ local function take(entry, pending)
   local name = id .. '.' .. idx
   local found = idx == '0' and call('HMGET', P .. 'run:' .. id, 'w', 's', 'x')
   local state = found and found[2]
-  if not state or string.byte(state) ~= 113 then -- "q": queued in its first life
+  if not state or string.byte(state) ~= 113 or not find(state, ' 1 ', 1, true) then -- "q": queued in its first life
     held = E().take(entry, pending, found, held, reply)
     return
   end

@@ -75,7 +75,7 @@ local function write_ripples()
   M.ripples = {}
   if #left == 0 then return end
   local score = call('INCRBY', P .. 'turn', #left) - #left
-  for n, ripple in ipairs(left) do call('ZADD', P .. 'ripples', score + n, ripple) end
+  for n, ripple in ipairs(left) do call('ZADD', P .. 'ripples' .. M.mark(ripple[1]), score + n, ripple[2]) end
   M.left = true
 end
 

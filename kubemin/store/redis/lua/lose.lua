@@ -41,10 +41,21 @@ local function take_back(claim, name)
   return M.requeue(run, task, REQ.cause)
 end
 
+-- Of a version that this node does not know: kept for a leader who does.
+local function is_newer(claim)
+  if claim.kind == 0 then
+    local run = M.look_at(claim.id)
+    return run and M.is_newer(run)
+  end
+  local state = call('HGET', P .. 'run:' .. claim.id, 's')
+  local known, task = pcall(M.read_state, state or '')
+  return known and M.is_newer(task)
+end
+
 if REQ.mode == 'give' then table.sort(slot.c, function(one, other) return one.token > other.token end) end
 for _, claim in ipairs(slot.c) do
   local name = claim.name
-  if wanted(claim, name) then
+  if wanted(claim, name) and not is_newer(claim) then
     unlocked[#unlocked + 1] = lock_of(claim)
     if take_back(claim, name) then requeued[#requeued + 1] = name end
   else
@@ -55,11 +66,11 @@ M.settle(REQ.slice)
 M.flush()
 for at = 1, #unlocked, 500 do call('DEL', unpack(unlocked, at, math.min(at + 499, #unlocked))) end
 if REQ.mode == 'lose' then slots.write_ended(slot.e) end
-if REQ.mode == 'lose' then
+if REQ.mode == 'lose' and #kept == 0 and not slot.strange then
   call('SET', KEYS[1], 'retired', 'EX', REQ.keep)
   call('SREM', P .. 'slots', REQ.slot)
 else
-  slot.c = kept
-  if raw and raw ~= 'retired' then call('SET', KEYS[1], slots.text(slot)) end
+  slot.c, slot.e = kept, REQ.mode == 'lose' and '' or slot.e
+  if raw and raw ~= 'retired' and not slot.strange then call('SET', KEYS[1], slots.text(slot)) end
 end
 return M.reply(REQ.mode == 'give' and #unlocked or requeued)

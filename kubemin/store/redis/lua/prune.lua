@@ -2,7 +2,7 @@
 --@ top: slots
 -- Drop terminal runs outside the retention, oldest end first.
 -- KEYS   1 ended, 2 slots, 3 runs, 4 keys, 5 references
--- ARGV   1 prefix; 2 packed: now, runs, aged and young (seconds), limit
+-- ARGV   1 prefix; 2 packed: now, runs (to keep), aged and young (microseconds), limit, version
 -- reply  how many
 if not NOW then
   local time = call('TIME')
@@ -13,7 +13,7 @@ for _, name in ipairs(call('SRANDMEMBER', KEYS[2], 200)) do
   local key = P .. 'slot:' .. name
   local raw = call('GET', key)
   local slot = slots.parse(raw)
-  if slot.e ~= '' then
+  if slot.e ~= '' and not slot.strange then
     slots.write_ended(slot.e)
     slot.e = ''
     call('SET', key, slots.text(slot))
@@ -40,12 +40,15 @@ while gone < REQ.limit and looked < 2 * REQ.limit do
   local id, finished = string.match(entry, '^(%w+) (%d+)$')
   local found = call('HMGET', P .. 'run:' .. id, 'r', 's', 'x')
   local raw = found[1] or found[2]
-  local record = raw and string.byte(raw) ~= 113 and cmsgpack.unpack(raw)
-  if record and record.s >= 3 and record.E == tonumber(finished) then
+  local known, record = pcall(cmsgpack.unpack, raw or '')
+  if not known or type(record) ~= 'table' then record = nil end -- queued again, or spoilt: it stays
+  if record and (record.v or 1) > REQ.version then
+    call('RPUSH', P .. 'ended@v' .. record.v, entry) -- left to leaders who know it
+  elseif record and record.s >= 3 and record.E == tonumber(finished) then
     finished = record.E
     if finished > NOW - REQ.young or not (finished <= NOW - REQ.aged or excess > 0) then break end
-    local extra = found[3] and cjson.decode(found[3])
-    local key = record.ky or (extra and type(extra.key) == 'string' and extra.key) or nil
+    local read, extra = pcall(cjson.decode, found[3] or '')
+    local key = record.ky or (read and type(extra) == 'table' and type(extra.key) == 'string' and extra.key) or nil
     forget(id, record, key)
     gone = gone + 1
   end

@@ -3,7 +3,11 @@
 -- ARGV   1 prefix; 2 packed: hashes, before (microseconds)
 -- reply  how many
 local used, gone = {}, 0
-for _, raw in ipairs(call('HVALS', KEYS[3])) do used[cmsgpack.unpack(raw).h] = true end
+for _, raw in ipairs(call('HVALS', KEYS[3])) do
+  local known, workflow = pcall(cmsgpack.unpack, raw)
+  if not known or type(workflow) ~= 'table' or not workflow.h then return 0 end -- nobody knows what it refers to
+  used[workflow.h] = true
+end
 for _, hash in ipairs(REQ.hashes) do
   local at = call('ZSCORE', KEYS[1], hash)
   if at and tonumber(at) < REQ.before then

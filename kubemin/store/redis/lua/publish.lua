@@ -1,7 +1,7 @@
 -- A node's workflow files as they are now. What it published before and has not changed is not published again (an old
 -- node's restart does not win); a name is retired when no node has it.
 -- KEYS   1 workflows, 2 publishers, 3 this node's files
--- ARGV   1 prefix; 2 packed: node, entries [[name, hash, schedule]…]
+-- ARGV   1 prefix; 2 packed: node, entries [[name, hash, schedule, version]…]
 -- reply  [added, changed, removed]
 if not NOW then
   local time = call('TIME')
@@ -12,11 +12,13 @@ for _, entry in ipairs(REQ.entries) do
   local name, hash, schedule = entry[1], entry[2], entry[3]
   own[name] = true
   local raw = call('HGET', KEYS[1], name)
-  local known = raw and cmsgpack.unpack(raw)
+  local read, known = pcall(cmsgpack.unpack, raw or '')
+  if not read or type(known) ~= 'table' then known = nil end
   local before = call('HGET', KEYS[3], name)
   if not known or (known.h ~= hash and before ~= hash) then
     local mark = known and known.s == schedule and known.m or NOW
-    call('HSET', KEYS[1], name, cmsgpack.pack({ h = hash, at = NOW, m = mark, s = schedule }))
+    local version = entry[4] > 1 and entry[4] or nil
+    call('HSET', KEYS[1], name, cmsgpack.pack({ h = hash, at = NOW, m = mark, s = schedule, v = version }))
     local told = known and changed or added
     told[#told + 1] = name
   end

@@ -6,9 +6,7 @@ function M.list_key(queue, version)
   return name
 end
 
-function M.pending_key(queue, version)
-  return P .. 'pending:' .. queue .. ((version or 1) > 1 and '@v' .. version or '')
-end
+function M.pending_key(queue, version) return P .. 'pending:' .. queue .. M.mark(version) end
 
 function M.queue_of(run, task) return task.u or M.plan_of(run, task).q or 'default' end
 
@@ -110,14 +108,19 @@ function M.refill()
   end
 end
 
+local function due_key(task)
+  local run = M.runs[task.run]
+  return P .. 'due' .. M.mark((run or task).v)
+end
+
 function M.set_due(task, at)
   task.d = at
-  call('ZADD', P .. 'due' .. (REQ.due_suffix or ''), at, 't' .. task.run .. '.' .. task.idx)
+  call('ZADD', due_key(task), at, 't' .. task.run .. '.' .. task.idx)
 end
 
 function M.unset_due(task)
   if task.d then
-    call('ZREM', P .. 'due' .. (REQ.due_suffix or ''), 't' .. task.run .. '.' .. task.idx)
+    call('ZREM', due_key(task), 't' .. task.run .. '.' .. task.idx)
     task.d = nil
   end
 end

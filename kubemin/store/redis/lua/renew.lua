@@ -19,7 +19,8 @@ local function stop_of(claim)
   local id = claim.id
   if runs[id] == nil then
     local raw = call('HGET', P .. 'run:' .. id, 'r')
-    runs[id] = raw and cmsgpack.unpack(raw).st or false
+    local known, run = pcall(cmsgpack.unpack, raw or '') -- one that is spoilt must not cost the others their locks
+    runs[id] = known and type(run) == 'table' and run.st or false
   end
   return runs[id]
 end

@@ -9,6 +9,10 @@ end
 function M.budget() return budget end
 function M.spend(count) budget = budget - count end
 
+function M.leave_ripple(run, kind, idx, pos)
+  M.ripples[#M.ripples + 1] = { run.v, string.format('%s %s %d %d %d', kind, run.id, idx, pos, run.R) }
+end
+
 function M.settle(limit)
   budget = limit
   while work[head] and budget > 0 do
@@ -21,7 +25,7 @@ function M.settle(limit)
     local step = work[head]
     work[head] = nil
     head = head + 1
-    M.ripples[#M.ripples + 1] = string.format('%s %s %d %d %d', step[1], step[2], step[3], step[4], M.run(step[2]).R)
+    M.leave_ripple(M.run(step[2]), step[1], step[3], step[4])
   end
   M.refill()
 end
@@ -71,8 +75,8 @@ end
 
 function M.end_run(run)
   M.touch_run(run)
-  if run.dl then call('ZREM', P .. 'deadlines' .. (REQ.due_suffix or ''), run.id) end
-  if run.du then call('ZREM', P .. 'due' .. (REQ.due_suffix or ''), 'r' .. run.id) end
+  if run.dl then call('ZREM', P .. 'deadlines' .. M.mark(run.v), run.id) end
+  if run.du then call('ZREM', P .. 'due' .. M.mark(run.v), 'r' .. run.id) end
   run.s, run.c = M.run_end(run.st, run.c)
   run.E, run.dl, run.du = NOW, nil, nil
   call('RPUSH', P .. 'ended', run.id .. string.format(' %.0f', NOW))
@@ -87,8 +91,15 @@ function M.hand_over(key, id)
   call('HDEL', P .. 'holders', key)
   local next = call('ZRANGE', P .. 'waiters:' .. key, 0, 0)[1]
   if not next then return end
-  local run = M.run(next)
-  M.take_key(run)
+  local run = M.look_at(next)
+  if run and M.is_newer(run) then return M.leave_ripple(run, 'grant', 0, 0) end
+  M.grant(next)
+end
+
+-- The turn of a run that waits for its concurrency key; again its place in line, when somebody was faster.
+function M.grant(id)
+  local run = M.run(id)
+  M.acquire(run)
   M.release_if_ready(run)
 end
 

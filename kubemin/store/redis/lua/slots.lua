@@ -7,6 +7,8 @@ function slots.parse(raw)
   local slot = { n = '0', v = '', e = '', c = {} }
   if not raw or raw == 'retired' then return slot end
   local number, verdicts, ended, claims = string.match(raw, '^(%d+)|(%a*)|([^|]*)|(.*)$')
+  slot.strange = not number -- a newer form, or spoilt: left as it is
+  if slot.strange then return slot end
   slot.n, slot.v, slot.e = number, verdicts, ended
   local form = '(%w+)%.(%d+)@(%d+) (%d) (%d+) (%d+) (%S+) (%S+);'
   for id, idx, token, kind, started, request, stop, always in string.gmatch(claims, form) do

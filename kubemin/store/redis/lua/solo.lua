@@ -17,6 +17,7 @@ function M.solo(id)
   local found = call('HMGET', P .. 'run:' .. id, 's', 'x')
   local task = found[1] and M.read_state(found[1])
   if not task then return nil end
+  if M.is_newer(task) then M.refuse_newer(id, task) end
   task.run, task.idx, task.x = id, 0, found[2]
   return task
 end

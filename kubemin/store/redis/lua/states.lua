@@ -16,7 +16,8 @@ for n = 3, #ARGV do
     end
     states[n - 2] = state
   else
-    states[n - 2] = found[2] and cmsgpack.unpack(found[2]).s or -1
+    local known, run = pcall(cmsgpack.unpack, found[2] or '')
+    states[n - 2] = not found[2] and -1 or known and type(run) == 'table' and run.s or 2 -- spoilt: until it is put aside
   end
 end
 return states

@@ -1,7 +1,7 @@
 -- stopping: cancel, replace or time out a run, and concurrency keys, which may replace one.
 function M.stop_run(run, cause)
-  if run.dl then call('ZREM', P .. 'deadlines' .. (REQ.due_suffix or ''), run.id) end
-  if run.du then call('ZREM', P .. 'due' .. (REQ.due_suffix or ''), 'r' .. run.id) end
+  if run.dl then call('ZREM', P .. 'deadlines' .. M.mark(run.v), run.id) end
+  if run.du then call('ZREM', P .. 'due' .. M.mark(run.v), 'r' .. run.id) end
   run.st, run.dl, run.du = cause, nil, nil
   if run.ck and not run.h then
     call('ZREM', P .. 'waiters:' .. run.ck, run.id)
@@ -46,7 +46,8 @@ function M.acquire(run)
   local others = call('ZRANGE', P .. 'waiters:' .. run.ck, 0, 99)
   others[#others + 1] = holder
   for _, id in ipairs(others) do
-    local other = id ~= run.id and M.find_run(id)
-    if other and not other.st and other.s < COMPLETED then M.stop_run(other, 'replaced') end
+    local other = id ~= run.id and M.look_at(id)
+    local known = other and not M.is_newer(other) -- a newer one is left to end by itself
+    if known and not other.st and other.s < COMPLETED then M.stop_run(other, 'replaced') end
   end
 end

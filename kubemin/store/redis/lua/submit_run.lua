@@ -32,7 +32,7 @@ local run = {
 }
 M.runs[REQ.id] = run
 M.touch_run(run)
-if due then call('ZADD', P .. 'due' .. (REQ.due_suffix or ''), due, 'r' .. run.id) end
+if due then call('ZADD', P .. 'due' .. M.mark(run.v), due, 'r' .. run.id) end
 if not due or REQ.policy == 'reject' then M.acquire(run) end
 M.later('build', run.id)
 call('HINCRBY', P .. 'references', run.d, 1)

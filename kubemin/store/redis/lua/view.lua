@@ -12,7 +12,7 @@ if found[1] then
     tasks = false
   end
 elseif found[2] then
-  local known, state = pcall(M.read_state, found[2])
+  local known, state = pcall(M.read_state, found[2]) -- whatever its version
   if known and state.s == 1 then
     local queue = (state.u or 'default') .. ((state.v or 1) > 1 and '@v' .. state.v or '')
     local place = call('ZSCORE', P .. 'pending:' .. queue, REQ.id .. '.0')
