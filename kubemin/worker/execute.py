@@ -24,6 +24,7 @@ from kubemin.steps import environment
 from kubemin.steps.base import KILL_GRACE, Ended, StartFailed, Step
 from kubemin.steps.command import execute as execute_command
 from kubemin.steps.containment.base import Containment
+from kubemin.steps.hiding import hide_secrets
 from kubemin.steps.output import encode_result, read_output
 from kubemin.steps.python import Functions, ended_by, traceback_of
 from kubemin.task import end_current, set_current
@@ -70,6 +71,7 @@ class Executor:
         self._place.clear()
         # Users' code is imported and called in the worker, unless that has rights which steps should not have.
         self._alone = bool(settings.user) and os.geteuid() == 0
+        self._secrets: tuple[str, ...] = ()  # of the step that runs
         self.left_children = False  # a Python step left processes behind, which are dead now
 
     @property
@@ -82,9 +84,10 @@ class Executor:
 
     def execute(self, claim: Claim) -> Outcome:
         """Run it to its end."""
-        started = clock.wall()
+        started, self._secrets = clock.wall(), ()
         try:
             ended, output = self._dispatch(claim)
+            ended, output = hide_secrets(self._secrets, ended, output)
         except StepInterrupted:
             ended, output = _DRAINED, None
         except Exception as error:  # a bug of ours: told as a failure of this task, so that the worker lives
@@ -153,6 +156,7 @@ class Executor:
         self._begin(claim, 0.0)
         if "env" in work:
             variables = environment.step_environment(work["env"], self._settings.secrets_dir)
+            self._secrets = variables.masks
             with _Environ(variables.values):
                 return self._call(claim, path, work, variables.masks)
         return self._call(claim, path, work, ())
@@ -234,7 +238,7 @@ class Executor:
 
     def _step(self, claim: Claim, work: dict[str, Any], scratch: Scratch) -> Step:
         own = environment.step_environment(work.get("env") or {}, self._settings.secrets_dir)
-        token = claim.token
+        token, self._secrets = claim.token, own.masks
         return Step(
             claim=claim,
             work=work,

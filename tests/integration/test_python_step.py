@@ -67,6 +67,10 @@ def flood_python(megabytes):
 def environ(*names): return [os.environ.get(n) for n in names]
 def tell(name):
     print("the secret is", os.environ[name])
+    return {"dsn": ["pw=" + os.environ[name], 7], os.environ[name]: None}
+
+def tell_by_raising(name):
+    raise ConnectionError("refused for " + os.environ[name])
     return name
 
 def task():
@@ -339,6 +343,11 @@ def test_secrets_are_read_late_and_masked(start: Callable[..., WorkerProcess], t
     outcome = worker.outcome()
     assert outcome.state is TaskState.COMPLETED
     assert outcome.stdout == "the secret is ***\n"
+    assert outcome.output is not None
+    assert json.loads(bytes(outcome.output)) == {"dsn": ["pw=***", 7], "***": None}
+    worker.give(work | {"python": "work:tell_by_raising"})
+    outcome = worker.outcome()
+    assert outcome.message == "ConnectionError: refused for ***" and "hunter2" not in outcome.stderr
     assert "hunter2" not in worker.log_text()
 
 

@@ -313,8 +313,9 @@ def test_secrets_of_commands_are_masked(start: Callable[..., WorkerProcess], tmp
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "db").write_text("correct horse\n")
     worker = start(secrets_dir=str(tmp_path / "secrets"))
-    worker.give({"shell": 'echo "[$PW]"', "env": {"PW": {"secret": "db"}}})
-    assert worker.outcome().stdout == "[***]\n"
+    worker.give({"shell": 'echo "[$PW]"; echo "[\\"$PW\\", 1]" > "$KUBEMIN_OUTPUT"', "env": {"PW": {"secret": "db"}}})
+    outcome = worker.outcome()
+    assert outcome.stdout == "[***]\n" and bytes(outcome.output or b"") == b'["***",1]'
     for name, message in (("../log", "file name"), ("none", "put it there"), (5, "file name")):
         worker.give({"shell": "true", "env": {"PW": {"secret": name}}})
         outcome = worker.outcome()

@@ -139,4 +139,17 @@ FILES = (
     ),
 )
 
-ALL = STEPS + FILES
+HIDING = (
+    Mutant(
+        "a secret in a step's output is kept",
+        "kubemin/worker/execute.py",
+        "            ended, output = hide_secrets(self._secrets, ended, output)",
+        "            pass",
+        (
+            "tests/integration/test_worker_process.py::test_secrets_of_commands_are_masked",
+            "tests/integration/test_python_step.py::test_secrets_are_read_late_and_masked",
+        ),
+    ),
+)
+
+ALL = STEPS + FILES + HIDING
