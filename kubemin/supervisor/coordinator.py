@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 from setproctitle import setproctitle
 
+from kubemin import processes
 from kubemin.channel import packet_pair
 from kubemin.scoreboard import SlotRecord, boottime
-from kubemin.supervisor import procfs, signals
+from kubemin.supervisor import signals
 from kubemin.supervisor.link import Link, Message
 from kubemin.supervisor.node import Node
 from kubemin.supervisor.slots import Life, ending, jittered
@@ -265,7 +266,7 @@ class Keeper:
         record = self._node.board.read_coordinator()
         if record is None or record.pid != self.pid or boottime() < record.tick + HUNG_SECONDS:
             return False
-        process = procfs.look(record.pid)
+        process = processes.look(record.pid)
         return process is not None and process.state != "D"
 
     # --- the dead -----------------------------------------------------------------------------------------------------

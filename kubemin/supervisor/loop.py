@@ -14,9 +14,9 @@ from collections.abc import Iterable
 import msgspec
 from setproctitle import setproctitle
 
-from kubemin import clock
+from kubemin import clock, processes
 from kubemin.scoreboard import boottime
-from kubemin.supervisor import procfs, wishes
+from kubemin.supervisor import wishes
 from kubemin.supervisor.coordinator import Keeper, Started
 from kubemin.supervisor.dump import dump_state
 from kubemin.supervisor.enforcing import Enforcer, KillOrder
@@ -106,7 +106,7 @@ class Supervisor:
     def reap(self, now: float) -> None:
         """Known children by their pid; the others are orphans, which are killed with all that is below them."""
         ended = False
-        while (pid := procfs.ended_child()) is not None:
+        while (pid := processes.ended_child()) is not None:
             ended = True
             if pid in self._known():
                 self._bury(pid, os.waitpid(pid, 0)[1], now)

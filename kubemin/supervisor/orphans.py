@@ -14,8 +14,7 @@ import re
 import signal
 from collections.abc import Collection
 
-from kubemin import clock
-from kubemin.supervisor import procfs
+from kubemin import clock, processes
 
 MARKER = "KUBEMIN_INSTANCE"
 _PAUSES = 0.01, 1.0  # seconds between sweeps: the first, doubled up to the longest while something cannot be killed
@@ -29,14 +28,14 @@ class Orphans:
 
     def __init__(self) -> None:
         self._me = os.getpid()
-        self._spared = set(procfs.children(self._me))
+        self._spared = set(processes.children(self._me))
         self.killed = 0
         self.next_due = float("inf")  # monotonic seconds
         self._pause = _PAUSES[0]
 
     def sweep(self, known: Collection[int], now: float) -> None:
         """Kill and reap all children that are neither `known` nor spared; `next_due` says when to come back."""
-        strangers = set(procfs.children(self._me)).difference(known, self._spared)
+        strangers = self._strangers(known)
         if not strangers:
             self.next_due, self._pause = float("inf"), _PAUSES[0]
             return
@@ -52,18 +51,11 @@ class Orphans:
         self._spared.discard(pid)
 
     def _freeze_and_kill(self, known: Collection[int]) -> None:
-        """Stop everything first, parents before children, so that nothing can fork away from the kill."""
-        frozen: dict[int, procfs.Process] = {}
-        for _ in range(_ROUNDS):
-            roots = set(procfs.children(self._me)).difference(known, self._spared)
-            fresh = [p for p in procfs.descendants(roots) if p.pid not in frozen and p.state not in "ZX"]
-            if not fresh:
-                break
-            for process in fresh:
-                procfs.signal_process(process, signal.SIGSTOP)
-                frozen[process.pid] = process
-        for process in frozen.values():
-            self.killed += procfs.signal_process(process, signal.SIGKILL)
+        frozen = processes.freeze(lambda: processes.tree(self._strangers(known)), _ROUNDS)
+        self.killed += sum(processes.send(process, signal.SIGKILL) for process in frozen)
+
+    def _strangers(self, known: Collection[int]) -> set[int]:
+        return set(processes.children(self._me)).difference(known, self._spared)
 
 
 def kill_leftovers(marker: str) -> int:
@@ -71,9 +63,9 @@ def kill_leftovers(marker: str) -> int:
     how many."""
     entry = f"{MARKER}={marker}".encode()
     deadline = clock.monotonic() + _LEFTOVER_SECONDS
-    killed: set[procfs.Process] = set()
+    killed: set[processes.Process] = set()
     while clock.monotonic() < deadline:
-        found = [process for process in procfs.processes() if _carries(process, entry)]
+        found = [process for process in processes.everyone() if _carries(process, entry)]
         if not found:
             break
         _kill_and_wait(found, deadline)
@@ -87,13 +79,11 @@ def kill_heirs(inode: int, supervisor: int) -> int:
     A child that a Python step forked, and that runs no other program, carries no marker, has no parent-death signal,
     and holds the lock until it ends. That it holds this very lock proves whose it is: /proc names the taker.
     """
-    found = [
-        process for process in procfs.processes() if process.state not in "ZX" and _holds(process, inode, supervisor)
-    ]
-    return sum(procfs.signal_process(process, signal.SIGKILL) for process in found)
+    found = [process for process in processes.everyone() if not process.dead and _holds(process, inode, supervisor)]
+    return sum(processes.send(process, signal.SIGKILL) for process in found)
 
 
-def _holds(process: procfs.Process, inode: int, taker: int) -> bool:
+def _holds(process: processes.Process, inode: int, taker: int) -> bool:
     """Whether a descriptor of it holds the lock. In a container's pid namespace a dead taker is shown as 0."""
     folder = f"/proc/{process.pid}/fdinfo"
     try:
@@ -106,21 +96,21 @@ def _holds(process: procfs.Process, inode: int, taker: int) -> bool:
     return False
 
 
-def _kill_and_wait(found: Collection[procfs.Process], deadline: float) -> None:
-    fds = [fd for fd in map(procfs.open_process, found) if fd is not None]
+def _kill_and_wait(found: Collection[processes.Process], deadline: float) -> None:
+    fds = [fd for fd in map(processes.open_process, found) if fd is not None]
     try:
         for fd in fds:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
         for fd in fds:
-            procfs.wait_for_exit([fd], max(0.0, deadline - clock.monotonic()))
+            processes.wait_for_exit([fd], max(0.0, deadline - clock.monotonic()))
     finally:
         for fd in fds:
             os.close(fd)
 
 
-def _carries(process: procfs.Process, entry: bytes) -> bool:
-    if process.pid == os.getpid() or process.state in "ZX":
+def _carries(process: processes.Process, entry: bytes) -> bool:
+    if process.pid == os.getpid() or process.dead:
         return False
     try:
         if os.geteuid() not in (0, os.stat(f"/proc/{process.pid}").st_uid):

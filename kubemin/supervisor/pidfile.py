@@ -9,13 +9,13 @@ import contextlib
 import os
 import signal
 
+from kubemin import processes
 from kubemin.errors import Refused, Unreachable
-from kubemin.supervisor import procfs
 
 
 def write(path: str) -> None:
     """Name this process in `path`, atomically. Raises OSError."""
-    me = procfs.look(os.getpid())
+    me = processes.look(os.getpid())
     assert me is not None
     temporary = f"{path}.new"
     with open(temporary, "w", encoding="ascii") as file:
@@ -63,20 +63,14 @@ def _open(path: str) -> tuple[int, int] | None:
     process = _read(path)
     if process is None:
         return None
-    fd = procfs.open_process(process)
-    if fd is None:
-        return None
-    now = procfs.look(process.pid)
-    if now is None or now.state in "ZX":
-        os.close(fd)
-        return None
-    return process.pid, fd
+    fd = processes.open_process(process)
+    return None if fd is None else (process.pid, fd)
 
 
-def _read(path: str) -> procfs.Process | None:
+def _read(path: str) -> processes.Process | None:
     try:
         with open(path, encoding="ascii") as file:
             pid, start = (int(word) for word in file.read(100).split())
     except (OSError, ValueError):
         return None
-    return procfs.Process(pid, 0, start, "") if pid > 0 else None
+    return processes.Process(pid, 0, start, "") if pid > 0 else None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 
-from kubemin import __version__
+from kubemin import __version__, processes
 from kubemin.config import Settings
 from kubemin.errors import KubeminError, StoreUnavailable
 from kubemin.scoreboard import Scoreboard, SlotState, boottime
 from kubemin.steps.containment import prepare_delegation
 from kubemin.steps.environment import instance_marker
-from kubemin.supervisor import orphans, pidfile, procfs, wanted
+from kubemin.supervisor import orphans, pidfile, wanted
 from kubemin.supervisor.coordinator import Started
 from kubemin.telemetry import log
 
@@ -57,7 +57,7 @@ def prepare_steps(settings: Settings) -> None:
 def make_board(settings: Settings, instance: str) -> Scoreboard:
     """The new scoreboard, with its header. Raises StoreUnavailable."""
     board = Scoreboard.create(os.path.join(settings.runtime_dir, SCOREBOARD))
-    me = procfs.look(os.getpid())
+    me = processes.look(os.getpid())
     assert me is not None
     board.write_header(
         instance=instance,

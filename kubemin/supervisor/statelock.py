@@ -12,9 +12,9 @@ import os
 import signal
 from collections.abc import Callable
 
-from kubemin import clock
+from kubemin import clock, processes
 from kubemin.errors import Refused, StoreUnavailable
-from kubemin.supervisor import orphans, procfs
+from kubemin.supervisor import orphans
 from kubemin.telemetry import log
 
 CLIENT_SECONDS = 2.0  # a client that writes while no daemon runs holds the lock for a moment
@@ -111,7 +111,7 @@ def _holder(fd: int) -> tuple[int, bool]:
         pid, start = (int(word) for word in os.pread(fd, 100, 0).split())
     except ValueError:
         return 0, False
-    process = procfs.look(pid)
+    process = processes.look(pid)
     return pid, process is not None and process.start == start and process.state not in "ZX"
 
 
@@ -122,7 +122,7 @@ def _end_heirs(fd: int, pid: int) -> None:
 
 
 def _name_holder(fd: int) -> None:
-    me = procfs.look(os.getpid())
+    me = processes.look(os.getpid())
     assert me is not None
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{me.pid} {me.start}\n".encode(), 0)

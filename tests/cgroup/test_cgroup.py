@@ -13,12 +13,12 @@ import pytest
 from stepping import Bench, containment, in_worker, open_descriptors, processes_with, wait_until
 
 from kubemin.model.states import Cause, TaskState
+from kubemin.processes import has_children, look
 from kubemin.steps.base import Ended
 from kubemin.steps.containment import delegation, find_delegated, kill_slot, prepare_delegation
 from kubemin.steps.containment.delegation import Delegation
 from kubemin.steps.containment.group import GroupContainment
 from kubemin.steps.containment.groups import ControlGroup
-from kubemin.steps.containment.processes import has_children, read_process
 
 PYTHON = sys.executable
 MIB = 1 << 20
@@ -47,7 +47,7 @@ def run(home: Path, work: dict[str, Any], **options: Any) -> Ended:
 
 
 def alive(pid: int) -> bool:
-    process = read_process(pid)
+    process = look(pid)
     return process is not None and not process.dead
 
 

@@ -13,9 +13,9 @@ import pytest
 from stepping import Bench, containment, in_worker, open_descriptors
 
 from kubemin.model.states import Cause, TaskState
+from kubemin.processes import has_children
 from kubemin.steps.base import Ended, Interrupt
 from kubemin.steps.command import execute
-from kubemin.steps.containment.processes import has_children
 
 PYTHON = sys.executable
 

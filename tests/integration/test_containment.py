@@ -13,15 +13,9 @@ import pytest
 from stepping import Bench, containment, in_worker, open_descriptors, processes_with
 
 from kubemin.model.states import Cause, TaskState
+from kubemin.processes import Process, has_children, look, send
 from kubemin.steps.base import Ended
-from kubemin.steps.containment.processes import (
-    Process,
-    descendants,
-    has_children,
-    kill_descendants,
-    read_process,
-    send,
-)
+from kubemin.steps.containment.processes import descendants, kill_descendants
 
 PYTHON = sys.executable
 DOUBLE_FORK = """
@@ -56,7 +50,7 @@ while True:
 
 
 def alive(pid: int) -> bool:
-    process = read_process(pid)
+    process = look(pid)
     return process is not None and not process.dead
 
 
@@ -136,13 +130,13 @@ def test_leftovers_of_a_python_step(tmp_path: Path) -> None:
 
         kind = containment()
         subprocess.Popen(["sh", "-c", "setsid sleep 1000 & sleep 1000"])
-        while len(descendants(os.getpid())) < 3:
+        while len(descendants()) < 3:
             time.sleep(0.01)
         killed = kind.kill_leftovers()
         started = time.perf_counter()
         for _ in range(1000):
             kind.kill_leftovers()
-        return killed, len(descendants(os.getpid())), (time.perf_counter() - started) / 1000
+        return killed, len(descendants()), (time.perf_counter() - started) / 1000
 
     killed, left, nothing = in_worker(leave)
     print(f"\nkill_leftovers with nothing left: {nothing * 1e6:.2f} µs")
@@ -159,7 +153,7 @@ def test_a_number_that_was_used_again_is_not_hit() -> None:
                 signal.pause()
             os._exit(0 if grandchild else 1)
         os.waitpid(pid, 0)
-        (process,) = descendants(os.getpid())
+        (process,) = descendants()
         stranger = Process(process.pid, 1, process.start - 100, "S")
         hit = send(stranger, signal.SIGKILL)
         living = alive(process.pid)

@@ -174,9 +174,9 @@ WORKERS = (
 SUPERVISORS = (
     Mutant(
         "start time of a pid is not compared",
-        "kubemin/supervisor/procfs.py",
-        "    if now is not None and now.start == process.start:",
-        "    if now is not None:",
+        "kubemin/processes.py",
+        "    if now is not None and now.start == process.start and not now.dead:",
+        "    if now is not None and not now.dead:",
         (f"{CONTROL}test_pid_file_never_names_a_stranger",),
     ),
     Mutant(
@@ -189,15 +189,15 @@ SUPERVISORS = (
     Mutant(
         "what a killed daemon left is not killed at the restart",
         "kubemin/supervisor/orphans.py",
-        "        found = [process for process in procfs.processes() if _carries(process, entry)]",
+        "        found = [process for process in processes.everyone() if _carries(process, entry)]",
         "        found = []",
         (f"{SUPERVISOR}test_supervisor_killed_and_restarted",),
     ),
     Mutant(
         "orphans of a dead worker live on",
         "kubemin/supervisor/orphans.py",
-        "            self.killed += procfs.signal_process(process, signal.SIGKILL)",
-        "            pass",
+        "        self.killed += sum(processes.send(process, signal.SIGKILL) for process in frozen)",
+        "        pass",
         (f"{SUPERVISOR}test_orphans_of_a_dead_worker_are_killed",),
     ),
     Mutant(

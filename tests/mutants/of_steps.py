@@ -28,9 +28,9 @@ STEPS = (
     ),
     Mutant(
         "start time of a pid is not compared before a kill",
-        "kubemin/steps/containment/processes.py",
-        "        if now is None or now.start != process.start or now.dead:",
-        "        if now is None or now.dead:",
+        "kubemin/processes.py",
+        "    if now is not None and now.start == process.start and not now.dead:",
+        "    if now is not None and not now.dead:",
         (f"{CONTAINMENT}test_a_number_that_was_used_again_is_not_hit",),
     ),
     Mutant(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubemin.steps.containment import processes
+from kubemin import processes
 
 # pid -> (its parent, {its thread: children of that thread})
 TREE = {
@@ -36,21 +36,21 @@ def proc(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_all_below_are_found_parents_first(proc: Path) -> None:
-    found = [process.pid for process in processes.descendants(10)]
+    found = [process.pid for process in processes.tree(processes.children(10))]
     assert sorted(found) == [11, 12, 13, 14]
     assert found.index(11) < found.index(13) < found.index(14)
 
 
 def test_a_name_with_brackets_is_no_field(proc: Path) -> None:
-    assert processes.read_process(13) == processes.Process(13, 11, 1013, "S")
+    assert processes.look(13) == processes.Process(13, 11, 1013, "S")
 
 
 def test_a_process_that_goes_while_one_looks(proc: Path) -> None:
     (proc / "13" / "stat").unlink()
-    assert 13 not in {process.pid for process in processes.descendants(10)}
-    assert processes.read_process(13) is None
+    assert 13 not in {process.pid for process in processes.tree(processes.children(10))}
+    assert processes.look(13) is None
 
 
 def test_a_torn_line_is_no_process(proc: Path) -> None:
     (proc / "13" / "stat").write_text("13 (a) S")
-    assert processes.read_process(13) is None
+    assert processes.look(13) is None

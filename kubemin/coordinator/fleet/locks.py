@@ -15,6 +15,7 @@ from kubemin.coordinator.fleet.timing import Every
 from kubemin.coordinator.fleet.workers import FleetPool
 from kubemin.model.records import Owner
 from kubemin.model.states import Cause
+from kubemin.processes import look
 from kubemin.scoreboard import Scoreboard
 from kubemin.store.base import Stop
 from kubemin.store.redis.node import Held, NodeStore
@@ -131,8 +132,5 @@ class Locks:
 
 
 def _is_stopped(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read(200).rpartition(b") ")[2][:1] in (b"T", b"t")
-    except OSError:
-        return False
+    process = look(pid)
+    return process is not None and process.state in "Tt"
