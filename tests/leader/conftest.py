@@ -1,7 +1,8 @@
 """Fixtures of the leadership tests.
 
-`KUBEMIN_TEST_KUBECONFIG`: the tests of the API itself run against that server, too. `KUBEMIN_TEST_LONG=1`: leases of
-15 s and long random runs, several minutes.
+`KUBEMIN_TEST_KUBECONFIG`: the tests of the API itself and those with whole daemons run against that server, too.
+`KUBEMIN_TEST_LONG=1`: leases of 15 s and long random runs, several minutes. `--leader-seconds`, `--leader-trials`: how
+long, and how often, whole daemons are struck.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from support.apiserver import ApiServer
 
+from leader.daemons import Daemons
 from leader.fleet import Fleet
 
 REAL = os.environ.get("KUBEMIN_TEST_KUBECONFIG", "")
@@ -38,6 +40,37 @@ def start_fleet() -> Iterator[Callable[..., Fleet]]:
             return fleet
 
         yield start
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("leader")
+    group.addoption("--leader-seconds", type=float, default=8.0, help="how long leaders are struck")
+    group.addoption("--leader-trials", type=int, default=0, help="fail-overs that are measured with leases of 15 s")
+
+
+@pytest.fixture
+def leader_seconds(request: pytest.FixtureRequest) -> float:
+    seconds: float = request.config.getoption("--leader-seconds")
+    return seconds
+
+
+@pytest.fixture
+def leader_trials(request: pytest.FixtureRequest) -> int:
+    trials: int = request.config.getoption("--leader-trials")
+    return trials
+
+
+@pytest.fixture(params=["kubernetes", "redis", *(["real"] if REAL else [])])
+def begin(request: pytest.FixtureRequest) -> Iterator[Callable[..., Daemons]]:
+    """`begin(election=…, gracefulTimeout=…)`: three daemons, to be started, over each backend."""
+    with ExitStack() as stack:
+
+        def made(**options: Any) -> Daemons:
+            api = stack.enter_context(ApiServer()) if request.param == "kubernetes" else None
+            real = REAL if request.param == "real" else ""
+            return stack.enter_context(Daemons(api=api, real=real, **options))
+
+        yield made
 
 
 @pytest.fixture(scope="module", params=["double", "real"] if REAL else ["double"])
