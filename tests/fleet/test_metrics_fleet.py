@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from typing import Any
 
 from nodes import Fleet, running
 from support import wait_until
 from support.scraping import Samples, Served, free_port
+
+from kubemin.telemetry.metrics import TABLE
 
 WORK = """\
 name: work
@@ -59,9 +62,16 @@ def test_what_workers_do_is_counted(fleet: Fleet) -> None:
     assert total(nodes, "kubemin_worker_busy_seconds_total") > 0
     for one in nodes:
         assert one.samples()["kubemin_queue_length", frozenset({("queue", "default")})] == 0
+    silent = {metric.name for metric in TABLE} - {_base(name) for one in nodes for name, _ in one.samples()}
+    assert silent <= {"kubemin_tasks_requeued_total"}, "every metric has figures somewhere in a fleet that works"
     shown = [one.daemon.ctl("status").stdout for one in nodes]
     ended = [line.split()[2:] for text in shown for line in text.splitlines() if line.startswith("runs ended")]
     assert sum(int(words[0].strip(",")) for words in ended) == 202, shown
+
+
+def _base(name: str) -> str:
+    """The metric's name in the table: of a histogram without its suffix."""
+    return re.sub("_(bucket|sum|count)$", "", name)
 
 
 def test_the_queue_is_the_fleets(fleet: Fleet) -> None:

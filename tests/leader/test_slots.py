@@ -144,7 +144,7 @@ def test_hand_over_times(begin: Begin, leader_trials: int) -> None:
 
 
 def _hand_over(fleet: Daemons, name: str, how: str) -> float:
-    """Seconds until another leads. A wish of `kubeminctl` is seen within half a second; its own start is not counted."""
+    """Seconds until another leads. A wish is seen within half a second; `kubeminctl`'s start is not counted."""
     at = time.time()
     if how == "SIGTERM":
         fleet.nodes[name].send(signal.SIGTERM)
