@@ -41,10 +41,13 @@ CANCEL: Final = b"C"  # coordinator → worker: [token, cause]
 MODE: Final = b"M"  # coordinator → worker of a fleet: {"distributed", "paused"}
 LOST: Final = b"L"  # worker of a fleet → coordinator: it was cut off inside BLPOP
 COUNTS: Final = b"N"  # worker of a fleet → coordinator: what it has counted since the last (store/counting.py)
+TICKET: Final = b"K"  # worker of a fleet → itself, or its coordinator: who receives it owns the task `RUN.IDX@TOKEN`
+BATCH: Final = b"B"  # worker of a fleet → coordinator: it runs batches now, look after them
 CONTROL: Final = b"S"  # supervisor ↔ coordinator: a JSON object, perhaps with descriptors
 TASK_KIND, HELLO_KIND, ACK_KIND = TASK[0], HELLO[0], ACK[0]
 REPORT_KIND, CANCEL_KIND, CONTROL_KIND = REPORT[0], CANCEL[0], CONTROL[0]
 MODE_KIND, LOST_KIND, COUNTS_KIND = MODE[0], LOST[0], COUNTS[0]
+TICKET_KIND, BATCH_KIND = TICKET[0], BATCH[0]
 
 _LARGE: Final = 0x80  # set in the kind byte: the body is in the first attached descriptor
 # Plain integers: `socket`'s own are enums, whose & costs as much as a system call.
@@ -338,6 +341,26 @@ def pack_mode(mode: Mode) -> bytes:
 
 def unpack_mode(body: bytes) -> Mode:
     return _decode(_mode, body, "mode")
+
+
+def pack_ticket(run: str, idx: int, token: int) -> bytes:
+    return b"%b.%d@%d" % (run.encode(), idx, token)
+
+
+def token_of(body: bytes) -> int:
+    """Of a ticket."""
+    try:
+        return int(body[body.rindex(b"@") + 1 :])
+    except ValueError as error:
+        raise ValueError(f"a broken ticket: {error}") from error
+
+
+def unpack_ticket(body: bytes) -> tuple[str, int, int]:
+    try:
+        run, _, idx = body[: body.rindex(b"@")].decode().rpartition(".")
+        return run, int(idx), token_of(body)
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise ValueError(f"a broken ticket: {error}") from error
 
 
 def pack_hello() -> bytes:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from kubemin import clock
 from kubemin.channel import (
     ACK,
+    BATCH_KIND,
     CANCEL,
     COUNTS_KIND,
     HELLO,
@@ -25,6 +26,7 @@ from kubemin.channel import (
     MODE_KIND,
     TASK,
     TASK_KIND,
+    TICKET_KIND,
     Mode,
     PacketConnection,
     pack_ack,
@@ -34,8 +36,9 @@ from kubemin.channel import (
     pack_task,
     unpack_report,
     unpack_task,
+    unpack_ticket,
 )
-from kubemin.coordinator.estimates import Estimates
+from kubemin.model.estimates import Estimates, label_of
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.model.states import Cause
 from kubemin.telemetry import log
@@ -63,12 +66,6 @@ class Held:
         self.stop_cause: Cause | None = None
 
 
-def label_of(claim: Claim) -> str:
-    """What a task runs, for estimates: the function of a single Python task, else workflow and step."""
-    # The items of a fan-out (`load[7]`) are of one kind; no step's own name has a bracket.
-    return claim.step if claim.quiet else f"{claim.workflow}/{claim.step.partition('[')[0]}"
-
-
 class Link:
     """One life of one worker, seen from the coordinator."""
 
@@ -85,6 +82,7 @@ class Link:
         self.last_report = clock.monotonic()
         self.closed = False
         self.greeted = False  # it has answered our hello
+        self.batched = clock.monotonic()  # when it last said that it runs batches; a new one may (fleet)
         self.cut_off = False  # it lost its connection while it waited for a task (fleet)
         self.counts: list[bytes] = []  # what it has counted, in packets, to be taken note of (fleet)
         self.told: Mode | None = None  # where it takes tasks from (fleet)
@@ -186,6 +184,9 @@ class Link:
                 if packet[0] == HELLO_KIND:
                     self.greeted = True
                     continue
+                if packet[0] == BATCH_KIND:
+                    self.batched = clock.monotonic()
+                    continue
                 if packet[0] == LOST_KIND:
                     self.cut_off = True
                     continue
@@ -218,15 +219,24 @@ class Link:
 
     def take_back(self) -> list[tuple[str, int, int]]:
         """Receive what the worker has not begun, as (run, idx, token): it is no longer the worker's."""
-        claims = [*self._drain_channel(), *self.unsent]
+        claims = [*self._drain_channel()[0], *self.unsent]
         self.unsent.clear()
         for claim in claims:
             self.held.pop(claim.token, None)
         self.window = 1
         return [(claim.run, claim.idx, claim.token) for claim in claims]
 
-    def _drain_channel(self) -> list[Claim]:
-        claims, kinds = [], set()
+    def receive_tickets(self) -> list[tuple[str, int, int]]:
+        """Tickets of claims of a fleet that its worker has not begun: they are the receiver's. Tasks of this node's own
+        store that stood between them are sent again."""
+        claims, tickets = self._drain_channel()
+        if claims:
+            self.unsent[:0] = claims
+            self.send()
+        return tickets
+
+    def _drain_channel(self) -> tuple[list[Claim], list[tuple[str, int, int]]]:
+        claims, tickets, kinds = [], [], set()
         while True:
             try:
                 packet = self._reader.try_recv()
@@ -234,6 +244,8 @@ class Link:
                     break
                 if packet[0] == TASK_KIND:
                     claims.append(unpack_task(packet[1])[1])
+                elif packet[0] == TICKET_KIND:
+                    tickets.append(unpack_ticket(packet[1]))
             except ValueError as exc:
                 log.error("a task packet that cannot be read was dropped", worker=self.slot, reason=str(exc))
                 continue
@@ -245,7 +257,7 @@ class Link:
         if MODE_KIND in kinds and (mode := self.told) is not None:
             self.told = None
             self.tell_mode(mode)
-        return claims
+        return claims, tickets
 
     def close(self) -> None:
         self.closed = True

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 
 from kubemin import clock
 from kubemin.channel import close_all, from_fd
-from kubemin.coordinator.broker import Link, label_of
+from kubemin.coordinator.broker import Link
 from kubemin.coordinator.control import Died
 from kubemin.coordinator.deaths import blame_for
-from kubemin.coordinator.estimates import WINDOW_SECONDS, Estimates
 from kubemin.coordinator.pending import Pending
+from kubemin.model.estimates import WINDOW_SECONDS, Estimates, label_of
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.model.states import Cause
 from kubemin.scoreboard import Scoreboard, SlotState, boottime

@@ -216,7 +216,7 @@ class Pool:
 
         def child() -> int:
             _begin_life(node, slot.number, incarnation, generation)
-            tasks, reports = (from_fd(fd) for fd in channel.of_worker)
+            tickets, tasks, reports = (from_fd(fd) for fd in channel.of_worker)
             node.entries.worker(
                 slot=slot.number,
                 incarnation=incarnation,
@@ -227,6 +227,7 @@ class Pool:
                 tasks=tasks,
                 reports=reports,
                 supervisor_pid=node.pid,
+                tickets=tickets,
             )
             return 0
 

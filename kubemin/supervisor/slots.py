@@ -46,8 +46,9 @@ class Channel(NamedTuple):
         return self.tasks_write, self.tasks_read, self.reports_ours
 
     @property
-    def of_worker(self) -> tuple[int, int]:
-        return self.tasks_read, self.reports_theirs
+    def of_worker(self) -> tuple[int, int, int]:
+        """The write end as well: in a fleet a worker puts tickets of its own claims into its channel."""
+        return self.tasks_write, self.tasks_read, self.reports_theirs
 
 
 def _pair() -> tuple[int, int]:

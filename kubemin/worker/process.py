@@ -40,10 +40,13 @@ def run_worker(
     tasks: PacketConnection,
     reports: PacketConnection,
     supervisor_pid: int,
+    tickets: PacketConnection | None = None,
 ) -> None:
     """Runs until TERM or INT, or until this worker wants to be replaced; then it returns, and the process exits 0.
 
     `instance` names the daemon's life; a worker's claims are its owner's by (instance, slot, incarnation).
+    `tickets` is the write end of `tasks`: a fleet's worker puts tickets of its own claims there. Without a fleet it is
+    closed, so that the channel ends with the supervisor.
     """
     kernel.die_with_parent(supervisor_pid)
     kernel.become_subreaper()
@@ -60,12 +63,14 @@ def run_worker(
     containment = make_containment(settings, slot)
     executor = Executor(slot, settings, writer, interrupts, output, containment)
     log.debug("worker is ready", worker=slot, instance=instance, incarnation=incarnation, generation=generation)
-    if in_fleet(settings):
+    if in_fleet(settings) and tickets is not None:
         from kubemin.worker.fleet.process import run_fleet_worker
 
         owner = Owner(instance, slot, incarnation)
-        run_fleet_worker(owner, settings, writer, tasks, reports, interrupts, output, executor)
+        run_fleet_worker(owner, settings, writer, tickets, tasks, reports, interrupts, output, executor)
     else:
+        if tickets is not None:
+            tickets.close()
         Worker(slot, settings, writer, tasks, reports, interrupts, output, executor).run()
     writer.state(SlotState.STOPPING)
 

@@ -26,7 +26,7 @@ from kubemin.channel import (
 from kubemin.coordinator.broker import KILL_AFTER_PYTHON, STALL_SECONDS, Link
 from kubemin.coordinator.control import Died
 from kubemin.coordinator.deaths import blame_for
-from kubemin.coordinator.estimates import WINDOW_SECONDS, WINDOW_TASKS, Estimates
+from kubemin.model.estimates import WINDOW_SECONDS, WINDOW_TASKS, Estimates
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.model.states import Cause, TaskState
 

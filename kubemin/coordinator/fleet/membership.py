@@ -51,8 +51,8 @@ class Membership:
     def left(self) -> float:
         return self._beat.left()
 
-    def enter(self, record: Callable[[], NodeRecord]) -> None:
-        """Before the first claim. Raises NotAdmitted, StoreUnavailable."""
+    def enter(self, record: Callable[[], NodeRecord], deliver_more: Callable[[], None]) -> None:
+        """Before the first claim. `deliver_more`: other results of the dead than those on disk. Raises NotAdmitted, StoreUnavailable."""
         try:
             self.recognise()
         except StoreUnavailable as exc:
@@ -66,6 +66,7 @@ class Membership:
         except OSError as exc:
             raise StoreUnavailable(f"cannot write in {self._settings.state_dir}: {exc.strerror}", fatal=True) from exc
         self.deliver()
+        deliver_more()
         count = 0
         for instance in dead:
             count += self._store.adopt(instance, self._started if self._known else None)

@@ -1,7 +1,7 @@
 """The loop of a fleet's coordinator: read what came, then one step after the other, each bounded.
 
 ```
-while not finishing:  wait → collect → settle deaths → beat → renew locks → rescue → the leader's office
+while not finishing:  wait → collect → settle deaths → batches → beat → renew locks → rescue → the leader's office
 ```
 
 Redis away is ordinary: the loop goes on, what was told waits in `Pending`, workers keep their results; the outage is
@@ -26,6 +26,7 @@ from kubemin.coordinator.broker import Link
 from kubemin.coordinator.control import Control, Died
 from kubemin.coordinator.events import History, begin_tally
 from kubemin.coordinator.exposition import serve
+from kubemin.coordinator.fleet.batches import Batches
 from kubemin.coordinator.fleet.carrying import Carrier
 from kubemin.coordinator.fleet.gauges import Gauges
 from kubemin.coordinator.fleet.locks import Locks
@@ -72,6 +73,7 @@ class FleetCoordinator:
         self.pending = Pending()
         self.membership = Membership(store, settings, instance, predecessor)
         self.locks = Locks(store, board, self.pool, settings.lock.ttl, settings.lock.renew, self._kill)
+        self.batches = Batches(store, board, self.pool, settings.runtime_dir)
         self.rescues = Rescues(store, settings.queues)
         self.newer = Newer(store)
         self.office = Office(store, settings)
@@ -127,6 +129,7 @@ class FleetCoordinator:
         if not self.joined or self.pending:
             return 0.0
         steps = (
+            self.batches.left(),
             self.locks.left(),
             self.rescues.left(),
             self.office.left(),
@@ -153,7 +156,8 @@ class FleetCoordinator:
     def _steps(self) -> None:
         if not self.joined:
             self.join()
-        for step in (self._recognise, self._settle, self._carry, self._renew, self._beat, self._rescue):
+        first = (self._recognise, self._settle, self._take_back, self._carry, self._renew)
+        for step in (*first, self._beat, self._rescue):
             self._guarded(step)
         self._guarded(self._wishes)
         self._guarded(self._lead)
@@ -179,6 +183,10 @@ class FleetCoordinator:
         if (self.outages.reason or self._look.due()) and self.membership.recognise():
             self.publishing = True
             self.membership.beat_soon()
+
+    def _take_back(self) -> None:
+        self.batches.turn()
+        self._tell_workers()  # what was received with the tickets and was not ours
 
     def _carry(self) -> None:
         self.carrier.turn(self.pool, self.pending)
@@ -261,7 +269,9 @@ class FleetCoordinator:
         faults.point("coordinator.collected")
         self.carrier.settle(self.pending)
         self.membership.deliver()
+        self.batches.bring(self.pending)
         self.pending.apply(self.store)
+        self.batches.forget([owner for owner, _ in self.pending.deaths])
         self.pending.clear()
         if not self.carrier.unsettled:
             self.pool.acknowledge()

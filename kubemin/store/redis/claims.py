@@ -119,6 +119,16 @@ class Claims:
         verdicts, more = self._send(life, self._request(life, told, queues, limit, entry))
         return verdicts, claims + more
 
+    def deliver(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
+        """What a living worker has not told yet, told for it: the numbers of its own requests stay as they are."""
+        life = _Life(owner, self.s.node)
+        request = _Request(tuple(outcomes), (life.key,), 0)
+        request.order = list(range(len(outcomes)))
+        full = self._for_engine(life, [_told(each) for each in outcomes])
+        ttl = round(self.ttl * 1000)
+        request.arguments = [keys.PREFIX, full, "", self.s.now(), life.name, life.lock, ttl, 0, "", 0, 1]
+        return self._send(life, request)[0]
+
     def _queue_keys(self, queues: Sequence[str]) -> tuple[str, ...]:
         queues = tuple(queues)
         known = self._touched.get(queues)
@@ -301,13 +311,15 @@ class Claims:
         keep = {slot_name(owner) for owner in live}
         return self.take_all(self.s.instance, keep, started)
 
-    def take_all(self, instance: str, keep: set[str], started: dict[tuple[str, int], int]) -> int:
-        charged = {f"{run}.{idx}": token for (run, idx), token in started.items()}
+    def take_all(self, instance: str, keep: set[str], started: dict[tuple[str, int], int] | None) -> int:
+        """`started` None: it is not known what was running."""
+        charged = {f"{run}.{idx}": token for (run, idx), token in (started or {}).items()}
         count = 0
         for slot in self.slots(instance):
             if slot not in keep:
                 cause = Cause.NODE_LOST.value
-                count += len(self._take_back(slot, mode="lose", cause=cause, started=charged))
+                guess = started is None
+                count += len(self._take_back(slot, mode="lose", cause=cause, started=charged, guess=guess))
         return count
 
     # --- what is held ------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ import msgspec
 
 from kubemin import clock
 from kubemin.clock import Micros
-from kubemin.model.records import Owner
+from kubemin.model.records import Outcome, Owner
 from kubemin.model.states import Cause
-from kubemin.store.base import Stop
+from kubemin.store.base import Stop, Verdict
 from kubemin.store.codec import encode
 from kubemin.store.redis import keys
 from kubemin.store.redis.claims import Entry, lock_value, slot_name
@@ -132,7 +132,7 @@ class NodeStore(RedisStore):
         lines = self.client.execute("INFO").decode(errors="replace").splitlines()
         return dict(line.partition(":")[::2] for line in lines if ":" in line)
 
-    # --- an idle worker ----------------------------------------------------------------------------------------------
+    # --- workers ----------------------------------------------------------------------------------------------
 
     def begin_wait(self, queues: Sequence[str]) -> int:
         """Block in BLPOP; the descriptor becomes readable at its end."""
@@ -146,6 +146,15 @@ class NodeStore(RedisStore):
             return None
         names = [keys.queue(name, v) for name in queues for v in self._session.versions]
         return reply[1].decode(), names.index(reply[0].decode()) + 1
+
+    def deliver(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
+        """Results of a living worker of this node, told by another: those that it tells again are duplicates."""
+        return self._claims.deliver(owner, outcomes)
+
+    def held(self, owner: Owner) -> list[Held]:
+        """What one life of a worker has claimed."""
+        records = self._claims.records([slot_name(owner)])
+        return [(owner, claim.run, claim.idx, claim.token) for _, claims in records for claim in claims]
 
     # --- the node's coordinator --------------------------------------------------------------------------------------
 
@@ -232,12 +241,9 @@ class NodeStore(RedisStore):
     # --- the dead ----------------------------------------------------------------------------------------------------
 
     def adopt(self, instance: str, started: dict[tuple[str, int], int] | None) -> int:
-        """Take back what a dead instance held; those in `started` (None: all) are charged. How many were queued again.
-        Its late requests are refused from here on. To be called only with proof of its death (engine rule 12)."""
+        """Take back what a dead instance held; those in `started` (None: unknown) are charged. How many were queued
+        again. Its late requests are refused from here on. Only with proof of its death (engine rule 12)."""
         self.client.execute("HSET", keys.RETIRED, instance, self.now())
-        if started is None:
-            slots = self._claims.records(self._claims.slots(instance))
-            started = {(claim.run, claim.idx): claim.token for _, claims in slots for claim in claims}
         return self._claims.take_all(instance, set(), started)
 
     def recover_lapsed(self) -> tuple[int, float]:

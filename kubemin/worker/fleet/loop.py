@@ -1,4 +1,5 @@
-"""The worker's loop in a fleet: wait, claim, execute, finish and claim the next in one round trip.
+"""The worker's loop in a fleet: wait, claim, execute, finish and claim the next in one round trip; short tasks are
+claimed in batches (batch.py).
 
 It starts as a worker of its machine and takes tasks from Redis once its coordinator has told it that the node is
 admitted (`Mode`). Until then, and for what it was handed before, it is the loop of `worker/loop.py`.
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 import select
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from kubemin import clock, faults
-from kubemin.channel import LOST, MODE_KIND, Mode, PacketConnection, unpack_mode
+from kubemin.channel import LOST, MODE_KIND, TICKET_KIND, Mode, PacketConnection, token_of, unpack_mode
 from kubemin.config import Settings
 from kubemin.errors import KubeminError, Refused, StoreUnavailable
 from kubemin.model.records import Claim, Outcome, Owner
@@ -27,6 +29,7 @@ from kubemin.store.redis.session import RECORDS
 from kubemin.store.telling import tell
 from kubemin.telemetry import log
 from kubemin.worker.execute import Executor
+from kubemin.worker.fleet.batch import Batch
 from kubemin.worker.fleet.counts import Sender
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.loop import IDLE_SECONDS, Worker, _poll
@@ -53,12 +56,14 @@ class FleetWorker(Worker):
         *,
         owner: Owner,
         store: NodeStore,
+        batch: Batch,
     ) -> None:
         super().__init__(slot, settings, writer, tasks, reports, interrupts, output, executor)
         self._settings = settings
         self._channel = reports
         self._owner = owner
         self._store = store
+        self._batch = batch
         self._queues = settings.queues
         self._mode = Mode()
         self._claims: deque[Claim] = deque()
@@ -74,7 +79,9 @@ class FleetWorker(Worker):
     # --- the loop's parts ---------------------------------------------------------------------------------------------
 
     def _handle(self, kind: int, body: bytes) -> None:
-        if kind == MODE_KIND:
+        if kind == TICKET_KIND:
+            self._start(body)
+        elif kind == MODE_KIND:
             self._change_mode(body)
         else:
             super()._handle(kind, body)
@@ -83,7 +90,19 @@ class FleetWorker(Worker):
         """A task of this node's own store, handed over as before. Nothing may be popped for us meanwhile."""
         if self._overdue is not None or self._claims:
             self._let_go()
+        if self._batch.results:
+            self._finish()
         super()._work(body)
+
+    def _start(self, body: bytes) -> None:
+        """A ticket was received: its task is ours alone."""
+        try:
+            claim = self._batch.own(token_of(body))
+        except ValueError as error:
+            log.error("a packet that cannot be read was dropped", worker=self._slot, error=str(error))
+            return
+        if claim is not None:
+            self._execute(claim)
 
     def _change_mode(self, body: bytes) -> None:
         try:
@@ -95,8 +114,10 @@ class FleetWorker(Worker):
         """Nothing is in the channel: it is the fleet's turn."""
         if not self._mode.distributed:
             super()._rest()
+        elif self._batch.waiting:
+            self._rest_was_taken_back()
         elif self._claims:
-            self._execute_next()
+            self._execute(self._claims.popleft())
         elif self._overdue is not None:
             self._await()
         elif self._mode.paused:
@@ -106,6 +127,14 @@ class FleetWorker(Worker):
             self._interrupts.read()
         else:
             self._begin_wait()
+
+    def _rest_was_taken_back(self) -> None:
+        """The channel is empty: what was not received is the coordinator's. It may have died before it gave that back:
+        so we do as well, and what was done is not done twice."""
+        gone = self._batch.taken_back()
+        if self._batch.results:
+            self._finish()
+        self._give_back(gone)
 
     @property
     def _takes_no_more(self) -> bool:
@@ -163,12 +192,12 @@ class FleetWorker(Worker):
         self._empty = 0 if claims else self._empty + 1
         if self._empty >= EMPTY_CLAIMS:
             self._see_whether_known()
-        self._claims.extend(claims)
+        self._accept(claims)
         self._tell()
 
     def _guarded_claim(self, entry: tuple[str, int]) -> list[Claim] | None:
         try:
-            _, claims = self._store.finish_and_claim(self._owner, (), self._queues, 1, entry)
+            _, claims = self._store.finish_and_claim(self._owner, (), self._queues, self._batch.limit, entry)
         except StoreUnavailable as error:
             self._cut_off(str(error))
             return None
@@ -199,8 +228,30 @@ class FleetWorker(Worker):
 
     # --- a task -------------------------------------------------------------------------------------------------------
 
-    def _execute_next(self) -> None:
-        claim = self._claims.popleft()
+    def _accept(self, claims: list[Claim]) -> None:
+        """Begin what was claimed. More than one is a batch; what would wait in it for too long goes back at once."""
+        if len(claims) < 2:
+            self._claims.extend(claims)
+            return
+        fitting = self._batch.fit(claims)
+        if fitting < 2:
+            self._claims.append(claims[0])
+            left = claims[1:]
+        else:
+            left = self._batch.begin(claims[:fitting]) + claims[fitting:]
+        faults.point("worker.batched")
+        if left:
+            self._give_back(left)
+
+    def _give_back(self, claims: Sequence[Claim]) -> None:
+        try:
+            self._store.give_back(self._owner, [(claim.run, claim.idx, claim.token) for claim in claims])
+        except (StoreUnavailable, Refused) as error:
+            # They stay claimed by a worker that will not run them: this life ends, and its death gives them back.
+            self._replace_for = "tasks could not be given back"
+            log.debug("Redis cannot be told what goes back", worker=self._slot, reason=str(error))
+
+    def _execute(self, claim: Claim) -> None:
         self._counts.send()
         faults.point("worker.taken")
         outcome = self._executor.execute(claim)
@@ -208,26 +259,31 @@ class FleetWorker(Worker):
         self._done += 1
         self._writer.done = self._done
         self._look_after(claim, outcome)
-        self._finish(outcome)
-        faults.point("worker.reported")
+        self._batch.ended(claim, outcome)
+        faults.point("worker.noted")
+        if self._batch.due or self._takes_no_more:
+            self._finish()
+        elif self._batch.waiting:
+            self._writer.idle(self._done)  # before the next ticket is received: batches.py relies on it
 
-    def _finish(self, outcome: Outcome) -> None:
-        """Until the store has it, or until it is on disk."""
+    def _finish(self) -> None:
+        """Tell what has ended, and claim what is next: until the store has it, or until it is on disk."""
+        outcomes = self._batch.results
         outage = 0.0
         refusals = 0
         while True:
             try:
-                limit = 0 if self._takes_no_more or self._claims else 1
+                limit = 0 if self._takes_no_more or self._claims or self._batch.waiting else self._batch.limit
                 queues = self._queues if limit else ()
-                _, claims = self._store.finish_and_claim(self._owner, (outcome,), queues, limit)
+                _, claims = self._store.finish_and_claim(self._owner, outcomes, queues, limit)
                 break
             except StoreUnavailable as error:
-                outage = outage or self._outage_begins(outcome, error)
+                outage = outage or self._outage_begins(outcomes, error)
                 refusals += error.code in ("redis_error", "stale")
                 if refusals >= BROKEN_TRIES:
                     self._broken(error)
                     return
-                if not self._wait_for_store(outcome):
+                if not self._wait_for_store(outcomes):
                     return
             except Exception as error:  # what came cannot be made sense of: another life of this worker takes over
                 self._broken(error)
@@ -235,20 +291,22 @@ class FleetWorker(Worker):
         if outage:
             seconds = round(clock.monotonic() - outage, 1)
             log.info(
-                "the result was delivered after the outage", worker=self._slot, task=_task(outcome), seconds=seconds
+                "the result was delivered after the outage", worker=self._slot, task=_tasks(outcomes), seconds=seconds
             )
+        self._batch.told()
         self._hygiene.own = {fd} if (fd := self._store.client.fileno()) is not None else set()
-        self._claims.extend(claims)
         self._tell()
+        faults.point("worker.reported")
+        self._accept(claims)
 
-    def _outage_begins(self, outcome: Outcome, error: StoreUnavailable) -> float:
+    def _outage_begins(self, outcomes: Sequence[Outcome], error: StoreUnavailable) -> float:
         self._writer.idle(self._done)  # its deadline no longer counts
         log.warning(
-            "Redis cannot be reached; a result is kept", worker=self._slot, task=_task(outcome), reason=str(error)
+            "Redis cannot be reached; a result is kept", worker=self._slot, task=_tasks(outcomes), reason=str(error)
         )
         return clock.monotonic()
 
-    def _wait_for_store(self, outcome: Outcome) -> bool:
+    def _wait_for_store(self, outcomes: list[Outcome]) -> bool:
         """False: told to end first; the result is on disk then."""
         deadline = clock.monotonic() + max(self._store.client.retry_in(), SHORTEST_PAUSE)
         while (left := deadline - clock.monotonic()) > 0 and not self._interrupts.stopping:
@@ -257,11 +315,12 @@ class FleetWorker(Worker):
         if not self._interrupts.stopping:
             return True
         try:
-            path = undelivered.keep(self._settings.state_dir, self._owner, [outcome])
+            path = undelivered.keep(self._settings.state_dir, self._owner, outcomes)
         except OSError as error:
-            log.error("a result could not be kept; its task is run again", task=_task(outcome), reason=error.strerror)
+            log.error("a result could not be kept; its task is run again", task=_tasks(outcomes), reason=error.strerror)
         else:
-            log.warning("a result is kept until Redis can be reached", task=_task(outcome), file=path)
+            log.warning("a result is kept until Redis can be reached", task=_tasks(outcomes), file=path)
+            self._batch.told()
         return False
 
     def _broken(self, error: Exception) -> None:
@@ -291,11 +350,26 @@ class FleetWorker(Worker):
         try:
             if self._overdue is not None:
                 self._end_wait()
-            if self._claims:
-                self._store.give_back(self._owner, [(claim.run, claim.idx, claim.token) for claim in self._claims])
-                self._claims.clear()
+            claims = [*self._claims, *self._own_tickets()]
+            self._claims.clear()
+            if claims:
+                self._give_back(claims)
         except (StoreUnavailable, Refused) as error:
             log.debug("Redis cannot be told what goes back", worker=self._slot, reason=str(error))
+
+    def _own_tickets(self) -> list[Claim]:
+        """Claims that nobody will start: their tickets are taken out of the channel."""
+        claims: list[Claim] = []
+        while self._batch.waiting:
+            try:
+                packet = self._tasks.try_recv()
+            except (ValueError, EOFError, OSError):
+                break
+            if packet is None:
+                break
+            claim = self._batch.own(token_of(packet[1])) if packet[0] == TICKET_KIND else None
+            claims += [claim] if claim is not None else []
+        return claims
 
     def _end_wait(self) -> None:
         assert self._overdue is not None
@@ -311,5 +385,6 @@ class FleetWorker(Worker):
         self._take_entry()
 
 
-def _task(outcome: Outcome) -> str:
-    return f"{outcome.run}.{outcome.idx}"
+def _tasks(outcomes: Sequence[Outcome]) -> str:
+    first = f"{outcomes[0].run}.{outcomes[0].idx}"
+    return first if len(outcomes) == 1 else f"{first} and {len(outcomes) - 1} more"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings
 from kubemin.model.records import Owner
+from kubemin.outbox import Outbox
 from kubemin.scoreboard import SlotWriter
 from kubemin.store.redis.node import connection_name
 from kubemin.store.redis.opening import open_store
 from kubemin.worker.execute import Executor
+from kubemin.worker.fleet.batch import Batch
 from kubemin.worker.fleet.loop import FleetWorker
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.output import PythonOutput
@@ -18,6 +20,7 @@ def run_fleet_worker(
     owner: Owner,
     settings: Settings,
     writer: SlotWriter,
+    tickets: PacketConnection,
     tasks: PacketConnection,
     reports: PacketConnection,
     interrupts: Interrupts,
@@ -26,6 +29,6 @@ def run_fleet_worker(
 ) -> None:
     """Until told to stop, or to be replaced. Raises Invalid: an address that cannot be used."""
     store = open_store(settings, instance=owner.instance, name=connection_name(owner))
-    FleetWorker(
-        owner.slot, settings, writer, tasks, reports, interrupts, output, executor, owner=owner, store=store
-    ).run()
+    batch = Batch(tickets, reports, Outbox(settings.runtime_dir, owner))
+    parts = (owner.slot, settings, writer, tasks, reports, interrupts, output, executor)
+    FleetWorker(*parts, owner=owner, store=store, batch=batch).run()

@@ -9,11 +9,17 @@ local function shown_step(run, task, name)
   }
 end
 
+-- The number of its place, which no other task has; a new one where it had that before and gave it back.
+local function token_of(seq, task)
+  if seq > (task.k or -1) then return seq end
+  return call('INCR', P .. 'seq')
+end
+
 local function take_solo(id, seq, found)
   local known, task = pcall(M.read_state, found[2])
   if not known then return M.spoil(id, found[2]) end
   if task.s ~= QUEUED then return nil end
-  local claim = { kind = 2, token = max(seq, (task.k or -1) + 1) }
+  local claim = { kind = 2, token = token_of(seq, task) }
   return claim, { '', found[1], tostring((task.a or 0) + 1), found[3] }
 end
 
@@ -25,29 +31,19 @@ local function take_step(id, idx, seq)
     M.end_task(run, task, CANCELLED, stopped)
     return nil
   end
-  local token = max(seq, (task.k or -1) + 1)
+  local token = token_of(seq, task)
   M.unlist(run, task)
   M.begin(run, task, token)
   return { kind = 0, token = token, always = band(task.f or 0, ALWAYS) ~= 0 }, shown_step(run, task, '')
 end
 
--- A record of a newer version in a list of ours: it goes to that version's list, for nodes that know it.
-local function leave(id, idx, pending, state)
-  local known, record = pcall(state and M.read_state or M.look_at, state or id)
-  if not known or not record or not M.is_newer(record) then return false end
-  if call('ZREM', pending, id .. '.' .. idx) == 1 then
-    local queue = string.match(string.sub(pending, #P + 9), '^[^@]*')
-    M.push(queue, record.v, { run = id, idx = idx })
-    call('SADD', P .. 'queues', queue .. '@' .. record.v)
-    M.events[#M.events + 1] = cjson.encode({ 'newer', id, '', 0, -1, idx, 'queued', '', 0, tostring(record.v), '', 0, -1 })
-  end
-  return true
-end
-
+-- The text of what is held now, whether it was the last to be taken, whether the entry goes back to the head.
 function M.take(entry, pending, found, held, reply)
   local id, number, text = string.match(entry, '^(%w+)%.(%d+)@(%d+)$')
   local idx, seq, name = tonumber(number), tonumber(text), id .. '.' .. number
-  if leave(id, idx, pending, found and found[2]) then return held end
+  if M.leave(id, idx, pending, found and found[2]) then return held end
+  local alone = M.goes_alone(id, idx, found)
+  if alone and #reply > 3 then return held, true, true end
   local lock = 'lock:{workflow:queue}:' .. name
   if not call('SET', lock, ARGV[6] .. text, 'NX', 'PX', ARGV[7]) then
     if call('ZSCORE', pending, name) then M.postpone(id, idx, pending) end
@@ -71,7 +67,7 @@ function M.take(entry, pending, found, held, reply)
   claim.name, claim.started, claim.request = name, NOW, ARGV[3]
   told[1] = string.format('%s@%.0f', name, claim.token)
   reply[#reply + 1] = told
-  return held .. slots.claim_text(claim)
+  return held .. slots.claim_text(claim), alone
 end
 
 -- A request repeated after a lost reply: what it claimed is told again.

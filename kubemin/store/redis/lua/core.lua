@@ -1,7 +1,7 @@
 -- core: the rows of one call, read once, changed in memory and written together at the end (`M.flush`), so that an
 -- error half way has written nothing. Keys that follow from data are built from the prefix P; all share one hash slot.
 -- A task's record (packed map): s state, f flags, o open needs, q place (number) when listed, d due, a attempts used up,
--- k token, w node and slot, y/l/z crashes, losses, drains, c cause, Q queued, B started, E finished, D detail (JSON),
+-- k token, w node and slot, y/l/z crashes, losses, drains, A goes alone, c cause, Q queued, B started, E finished, D detail (JSON),
 -- (capitals such as QUEUED are numbers: scripts.py puts them in) b base, m made, n total (fan-outs), i item, p parent node (children). Times in microseconds.
 local M = {
   runs = {}, tasks = {}, plans = {}, dirty = {}, dirtied = {}, pushes = {}, ripples = {}, events = {},

@@ -92,7 +92,7 @@ function M.reset(task, open, flags)
   task.f = bor(flags, band(task.f or 0, ALWAYS + SETTLED)) -- a late repeat of its last outcome is still known as one
   task.s, task.o = WAITING, open
   task.q, task.c, task.Q, task.B, task.E, task.D, task.w = nil, nil, nil, nil, nil, nil, nil
-  task.a, task.y, task.l, task.z = nil, nil, nil, nil
+  task.a, task.y, task.l, task.z, task.A = nil, nil, nil, nil, nil
   if task.m then task.m = 0 end
   task.n = nil
   M.touch(task)

@@ -1,11 +1,12 @@
 --@ lazy
---@ engine: slots core rules queue solo settle outcome begin flush settling claiming
+--@ engine: slots core rules queue solo settle outcome begin flush settling admitting claiming
 --@ rare: fanout building stopping tails
 -- One round trip: record how attempts ended with all that follows, let go their locks, and claim what is next. Straight
 -- through for single tasks in their first life; all else calls the engine (making its closures and tables costs more
 -- than such a task). What follows from data is built from the prefix: all keys share one hash slot.
 -- KEYS   1 the slot's record; then for each queue, in priority order: its list, its `pending` set
--- ARGV   1 prefix; 2 packed, for the engine: instance, place "node|slot", outcomes in full, limits; 3 number of the request,
+-- ARGV   1 prefix; 2 packed, for the engine: instance, place "node|slot", outcomes in full, limits; 3 number of the request
+--        (empty: told for a worker by its coordinator; numbers and the stored reply stay as they are),
 --        4 now (microseconds), 5 slot's name, 6 lock's value without its token, 7 its life (ms), 8 limit,
 --        9 popped entry or '', 10 which of the queues it is from, 11 1 when there are outcomes in full; then for each
 --        completed single task: TASK@TOKEN, its final record, its output or ''
@@ -32,8 +33,10 @@ local function E()
 end
 if raw == 'retired' then return E().refused() end
 if not raw then
-  if call('HEXISTS', P .. 'retired', cmsgpack.unpack(ARGV[2]).instance) == 1 then return E().refused() end
+  if number == '' or call('HEXISTS', P .. 'retired', cmsgpack.unpack(ARGV[2]).instance) == 1 then return E().refused() end
   call('SADD', P .. 'slots', ARGV[5])
+elseif number == '' then
+  last = sub(raw, 1, find(raw, '|', #last + 2, true) - 1)
 elseif #number == #last and number <= last or #number < #last then
   if number == last then return E().repeated(raw) end
   return { 'STALE', last }
@@ -78,8 +81,10 @@ local function take(entry, pending)
   local found = idx == '0' and call('HMGET', P .. 'run:' .. id, 'w', 's', 'x')
   local state = found and found[2]
   if not state or string.byte(state) ~= 113 or not find(state, ' 1 ', 1, true) then -- "q": queued in its first life
-    held = E().take(entry, pending, found, held, reply)
-    return
+    local last_one, back
+    held, last_one, back = E().take(entry, pending, found, held, reply)
+    if last_one then limit = #reply - 3 end
+    return back
   end
   local lock = 'lock:{workflow:queue}:' .. name
   if not call('SET', lock, ARGV[6] .. seq, 'NX', 'PX', ARGV[7]) then
@@ -101,9 +106,14 @@ for at = 2, #KEYS, 2 do
     local entries = wanted == 1 and call('LPOP', KEYS[at]) or wanted > 1 and call('LPOP', KEYS[at], wanted)
     if not entries then break end
     if wanted == 1 then
-      take(entries, KEYS[at + 1])
+      if take(entries, KEYS[at + 1]) then call('LPUSH', KEYS[at], entries) end
     else
-      for _, entry in ipairs(entries) do take(entry, KEYS[at + 1]) end
+      for n, entry in ipairs(entries) do
+        if #reply - 3 >= limit or take(entry, KEYS[at + 1]) then
+          for left = #entries, n, -1 do call('LPUSH', KEYS[at], entries[left]) end
+          break
+        end
+      end
     end
     if M then M.draw() end
   end
@@ -116,6 +126,6 @@ if #ended > 1216 then
   for at = 1, #entries, 500 do call('RPUSH', P .. 'ended', unpack(entries, at, math.min(at + 499, #entries))) end
   ended = ''
 end
-call('SET', slot_key, number .. '|' .. verdicts .. '|' .. ended .. '|' .. held)
+call('SET', slot_key, (number == '' and last or number .. '|' .. verdicts) .. '|' .. ended .. '|' .. held)
 reply[2] = verdicts
 return reply

@@ -2,7 +2,7 @@
 -- A worker is dead, or gives back what it never started, or lost its locks: its claims are queued again or charged.
 -- KEYS   1 the slot's record. Records of its tasks follow from data: built from the prefix.
 -- ARGV   1 prefix; 2 packed: slot, mode `lose` (the incarnation is retired), `give` (only `only`), `lapse` (not retired, claims whose locks are gone),
---        cause, started {TASK = token} to charge, blame [task, token, state or -1, cause, message, detail], only {TASK = token}, keep (s)
+--        cause, started {TASK = token} to charge, guess (nobody knows), blame [task, token, state or -1, cause, message, detail], only {TASK = token}, keep (s)
 -- reply  [TASK…] queued again, then common
 local raw = call('GET', KEYS[1])
 local slot = slots.parse(raw)
@@ -35,8 +35,10 @@ local function take_back(claim, name)
   end
   local blame = REQ.blame
   if blame and blame[1] == name and blame[2] == claim.token then return blamed(run, task, blame) end
-  if REQ.mode == 'lapse' or (REQ.started and REQ.started[name] == claim.token) then
-    return M.charge(run, task, REQ.cause)
+  if REQ.started and REQ.started[name] == claim.token then return M.charge(run, task, REQ.cause) end
+  if REQ.mode == 'lapse' or REQ.guess then
+    if #slot.c == 1 then return M.charge(run, task, REQ.cause) end
+    task.A = 1 -- nobody knows which of a batch was running: each goes alone from here on, and is charged then
   end
   return M.requeue(run, task, REQ.cause)
 end

@@ -1,16 +1,24 @@
 """How long tasks take, by what they run, so that short ones can be handed out several at a time.
 
-An estimate is an exponentially weighted mean of what workers reported, in seconds. What was never seen counts as
-long: the first task of a kind is always handed out alone. Wrong estimates cost speed and nothing else: what stands
-behind a task that turns out long is taken back (broker.py).
+An estimate is an exponentially weighted mean of what was measured, in seconds. What was never seen counts as long: the
+first task of a kind is always handed out alone. Wrong estimates cost speed and nothing else: what stands behind a task
+that turns out long is taken back (coordinator/broker.py, coordinator/fleet/batches.py).
 """
 
 from __future__ import annotations
+
+from kubemin.model.records import Claim
 
 WINDOW_TASKS = 200  # handed to one worker at once, at most (a socket pair holds about 160 small packets)
 WINDOW_SECONDS = 0.008  # of expected work
 _WEIGHT = 0.2
 _KEPT = 10_000  # labels; the oldest half is forgotten beyond that
+
+
+def label_of(claim: Claim) -> str:
+    """What a task runs, for estimates: the function of a single Python task, else workflow and step."""
+    # The items of a fan-out (`load[7]`) are of one kind; no step's own name has a bracket.
+    return claim.step if claim.quiet else f"{claim.workflow}/{claim.step.partition('[')[0]}"
 
 
 class Estimates:

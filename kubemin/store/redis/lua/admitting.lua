@@ -1,0 +1,25 @@
+-- admitting: popped entries that are not for this claim: of a newer version, or of a task that goes alone.
+-- A record of a newer version in a list of ours: it goes to that version's list, for nodes that know it.
+function M.leave(id, idx, pending, state)
+  local known, record = pcall(state and M.read_state or M.look_at, state or id)
+  if not known or not record or not M.is_newer(record) then return false end
+  if call('ZREM', pending, id .. '.' .. idx) == 1 then
+    local queue = string.match(string.sub(pending, #P + 9), '^[^@]*')
+    M.push(queue, record.v, { run = id, idx = idx })
+    call('SADD', P .. 'queues', queue .. '@' .. record.v)
+    M.events[#M.events + 1] = cjson.encode({ 'newer', id, '', 0, -1, idx, 'queued', '', 0, tostring(record.v), '', 0, -1 })
+  end
+  return true
+end
+
+-- A task of a batch that was lost with its node goes alone: what happens to it then is charged to it.
+function M.goes_alone(id, idx, found)
+  local task
+  if found and found[2] then
+    local known, state = pcall(M.read_state, found[2])
+    task = known and state
+  else
+    task = M.find_task(id, idx)
+  end
+  return task and task.A
+end

@@ -1,0 +1,111 @@
+"""Short tasks that were claimed together: who owns each, and what of them was not told yet (engine rule 11).
+
+Claims of a batch are in the slot's record in Redis and under locks, like any claim. Who may *start* one is decided by
+its ticket: a packet that the worker puts into its own channel, of which the coordinator holds the read end as well. A
+packet has one receiver, so taking back from a worker that holds the GIL never races a start: whoever receives the
+ticket owns the task. The coordinator gives what it received back to Redis; the worker drops a claim whose ticket is
+gone. A worker that dies with tickets in its channel has started none of them: nothing is charged for them.
+
+Results wait for the end of the batch, `REPORT_SECONDS` at most and between two tasks, and stand in the outbox
+meanwhile: the coordinator tells them when the next task turns out long, or when the worker is dead.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kubemin import clock
+from kubemin.channel import BATCH, TICKET, PacketConnection, pack_ticket
+from kubemin.clock import SECOND
+from kubemin.model.estimates import WINDOW_SECONDS, Estimates, label_of
+from kubemin.model.records import Claim, Outcome
+from kubemin.outbox import Outbox
+
+MOST_TASKS: Final = 64  # in one batch
+MOST_STEPS: Final = 24  # of workflows: each costs Redis several times as much
+REPORT_SECONDS: Final = 0.008
+WATCHED_SECONDS: Final = 0.5  # between two words to the coordinator that batches are run
+
+
+class Batch:
+    """`limit` is how many tasks to ask for next."""
+
+    def __init__(self, tickets: PacketConnection, reports: PacketConnection, outbox: Outbox) -> None:
+        self.limit = 1
+        self.results: list[Outcome] = []
+        self._estimates = Estimates()
+        self._tickets, self._reports, self._outbox = tickets, reports, outbox
+        self._waiting: dict[int, Claim] = {}  # by token: claimed, its ticket in the channel or taken back
+        self._began = 0.0
+        self._full = False  # a result has no place in the outbox
+        self._told = float("-inf")
+
+    @property
+    def waiting(self) -> bool:
+        """Something was claimed and not started, unless it was taken back."""
+        return bool(self._waiting)
+
+    @property
+    def due(self) -> bool:
+        """What has ended is to be told before the next task starts."""
+        if not self.results:
+            return False
+        return not self._waiting or self._full or clock.monotonic() - self._began > REPORT_SECONDS
+
+    # --- claims -------------------------------------------------------------------------------------------------------
+
+    def fit(self, claims: list[Claim]) -> int:
+        """How many of them may stand behind each other: nothing behind a task that is long or unknown."""
+        expected = 0.0
+        for count, claim in enumerate(claims, 1):
+            window = self._estimates.window(label_of(claim))
+            expected += WINDOW_SECONDS / window
+            if window == 1 or expected >= WINDOW_SECONDS:
+                return count
+        return len(claims)
+
+    def begin(self, claims: list[Claim]) -> list[Claim]:
+        """Put their tickets into the channel; those that had no room come back."""
+        now = self._began = clock.monotonic()
+        if now - self._told > WATCHED_SECONDS and self._reports.try_send(BATCH, b"{}"):
+            self._told = now
+        for count, claim in enumerate(claims):
+            self._waiting[claim.token] = claim  # before its ticket: what is received is known
+            if not self._tickets.try_send(TICKET, pack_ticket(claim.run, claim.idx, claim.token)):
+                del self._waiting[claim.token]
+                return claims[count:]
+        return []
+
+    def own(self, token: int) -> Claim | None:
+        """Its ticket was received: it is ours. Those before it were taken back."""
+        if token not in self._waiting:
+            return None
+        for earlier in list(self._waiting):
+            claim = self._waiting.pop(earlier)
+            if earlier == token:
+                return claim
+        return None
+
+    def taken_back(self) -> list[Claim]:
+        """The channel is empty: what was not received is the coordinator's."""
+        gone = list(self._waiting.values())
+        self._waiting.clear()
+        self.limit = 1
+        return gone
+
+    # --- results ------------------------------------------------------------------------------------------------------
+
+    def ended(self, claim: Claim, outcome: Outcome) -> None:
+        label = label_of(claim)
+        self._estimates.record(label, (outcome.finished - outcome.started) / SECOND)
+        limit = min(self._estimates.window(label), MOST_TASKS if claim.quiet else MOST_STEPS)
+        self.limit = min(self.limit, limit) if self.results else limit
+        self.results.append(outcome)
+        if self._waiting and not self._outbox.add(outcome):
+            self._full = True
+
+    def told(self) -> None:
+        """The store has the results, or the disk."""
+        self.results = []
+        self._full = False
+        self._outbox.clear()
