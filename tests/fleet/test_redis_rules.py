@@ -257,6 +257,62 @@ def test_what_a_lost_node_held_is_queued_again_and_charged(store: NodeStore) -> 
     finish(store, outcome(again), owner=BOB)
 
 
+def test_of_a_batch_that_was_lost_nobody_is_charged_and_each_goes_alone(store: NodeStore) -> None:
+    runs = accept(store, single(), single(), single())
+    lost = take(store, 3, Owner("gone", 0, 1))
+    store.renew([], [])
+    store.client.execute("HSET", keys.STAMP, "grace", 0)
+    store.client.execute("DEL", *(keys.LOCK + claim.task for claim in lost))
+    assert store.recover_lapsed() == (3, 0.0)
+    fresh = accept(store, single())
+    for run in runs:
+        (claim,) = take(store, 3, BOB)
+        assert claim.run == run and claim.attempt == 1
+    assert [claim.run for claim in take(store, 3, BOB)] == fresh
+    store.adopt("gone", None)
+    assert {claim.token for claim in lost}.isdisjoint(token for _, _, token in started(store))
+
+
+def test_an_adopted_batch_of_which_nothing_is_known_goes_alone(store: NodeStore) -> None:
+    accept(store, single(), single())
+    take(store, 2, Owner("gone", 0, 1))
+    assert store.adopt("gone", None) == 2
+    assert len(take(store, 2, BOB)) == 1
+
+
+def started(store: NodeStore) -> list[tuple[str, int, int]]:
+    return [(run, idx, token) for _, run, idx, token in store.running()]
+
+
+# --- batches ---
+
+
+def test_a_living_workers_results_told_by_another(server: Server, store: NodeStore) -> None:
+    """Its own requests go on with their numbers, and what it tells again is a duplicate."""
+    accept(store, single(), single(), single())
+    one, two, three = take(store, 3)
+    other = another(server)
+    assert other.deliver(ALICE, [outcome(one)]) == [Verdict.ACCEPTED]
+    assert [task for _, task, _, _ in other.held(ALICE)] == [two.run, three.run]
+    verdicts, _ = store.finish_and_claim(ALICE, [outcome(one), outcome(two)], ("default",), 1)
+    assert verdicts == [Verdict.DUPLICATE, Verdict.ACCEPTED]
+    assert other.deliver(ALICE, [outcome(two)]) == [Verdict.DUPLICATE]
+    finish(store, outcome(three))
+    assert other.deliver(Owner("test", 9, 9), [outcome(three)]) == [Verdict.DUPLICATE]
+    assert locks(store) == set()
+    other.close()
+
+
+def test_a_task_given_back_gets_a_number_that_no_other_has(store: NodeStore) -> None:
+    accept(store, single(), single(), single())
+    claims = take(store, 2)
+    store.give_back(ALICE, [(claim.run, claim.idx, claim.token) for claim in claims])
+    again = take(store, 3, BOB)
+    assert [claim.run for claim in again[:2]] == [claim.run for claim in claims]
+    assert len({claim.token for claim in (*claims, *again)}) == 5
+    assert all(new.token > old.token for new, old in zip(again, claims, strict=False))
+
+
 # --- terms ---
 
 
