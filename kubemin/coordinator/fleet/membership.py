@@ -52,7 +52,8 @@ class Membership:
         return self._beat.left()
 
     def enter(self, record: Callable[[], NodeRecord], deliver_more: Callable[[], None]) -> None:
-        """Before the first claim. `deliver_more`: other results of the dead than those on disk. Raises NotAdmitted, StoreUnavailable."""
+        """Before the first claim. `deliver_more` brings other results of the dead than those on disk. Raises NotAdmitted,
+        StoreUnavailable."""
         try:
             self.recognise()
         except StoreUnavailable as exc:

@@ -99,7 +99,7 @@ class FleetCoordinator:
 
     def join(self) -> None:
         """Become a member: name, predecessors, files; then workers may claim. Raises NotAdmitted, StoreUnavailable."""
-        self.membership.enter(self._node_record)
+        self.membership.enter(self._node_record, lambda: self.batches.deliver_left_behind(self.pool.owners()))
         self.carrier.open(self.pool, self.pending)  # before anything that was reported is settled
         self._settle()
         requeued = self.store.recover(self.pool.owners(), {})

@@ -124,9 +124,10 @@ class Claims:
         life = _Life(owner, self.s.node)
         request = _Request(tuple(outcomes), (life.key,), 0)
         request.order = list(range(len(outcomes)))
-        full = self._for_engine(life, [_told(each) for each in outcomes])
+        now, shift = self.s.now(), self.s.shift()
+        full = self._for_engine(life, [_told(each, shift) for each in outcomes])
         ttl = round(self.ttl * 1000)
-        request.arguments = [keys.PREFIX, full, "", self.s.now(), life.name, life.lock, ttl, 0, "", 0, 1]
+        request.arguments = [keys.PREFIX, full, "", now, life.name, life.lock, ttl, 0, "", 0, 1]
         return self._send(life, request)[0]
 
     def _queue_keys(self, queues: Sequence[str]) -> tuple[str, ...]:

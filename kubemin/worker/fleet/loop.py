@@ -174,9 +174,9 @@ class FleetWorker(Worker):
         if self._interrupts.fd in ready:
             self._interrupts.read()
         if waiting in ready:
-            self._take_entry()
+            self._take_entry(self._batch.limit)
 
-    def _take_entry(self) -> None:
+    def _take_entry(self, limit: int) -> None:
         self._overdue = None
         try:
             entry = self._store.end_wait(self._queues)
@@ -186,7 +186,7 @@ class FleetWorker(Worker):
         if entry is None:
             return
         faults.point("worker.popped")
-        claims = self._guarded_claim(entry)
+        claims = self._guarded_claim(entry, limit)
         if claims is None:
             return
         self._empty = 0 if claims else self._empty + 1
@@ -195,9 +195,9 @@ class FleetWorker(Worker):
         self._accept(claims)
         self._tell()
 
-    def _guarded_claim(self, entry: tuple[str, int]) -> list[Claim] | None:
+    def _guarded_claim(self, entry: tuple[str, int], limit: int) -> list[Claim] | None:
         try:
-            _, claims = self._store.finish_and_claim(self._owner, (), self._queues, self._batch.limit, entry)
+            _, claims = self._store.finish_and_claim(self._owner, (), self._queues, limit, entry)
         except StoreUnavailable as error:
             self._cut_off(str(error))
             return None
@@ -240,10 +240,11 @@ class FleetWorker(Worker):
         else:
             left = self._batch.begin(claims[:fitting]) + claims[fitting:]
         faults.point("worker.batched")
-        if left:
-            self._give_back(left)
+        self._give_back(left)
 
     def _give_back(self, claims: Sequence[Claim]) -> None:
+        if not claims:
+            return
         try:
             self._store.give_back(self._owner, [(claim.run, claim.idx, claim.token) for claim in claims])
         except (StoreUnavailable, Refused) as error:
@@ -342,6 +343,7 @@ class FleetWorker(Worker):
 
     def _leave(self) -> None:
         self._let_go()
+        self._give_back(self._own_tickets())
         self._counts.send(at_once=True)
         self._store.close()
 
@@ -350,12 +352,10 @@ class FleetWorker(Worker):
         try:
             if self._overdue is not None:
                 self._end_wait()
-            claims = [*self._claims, *self._own_tickets()]
-            self._claims.clear()
-            if claims:
-                self._give_back(claims)
         except (StoreUnavailable, Refused) as error:
             log.debug("Redis cannot be told what goes back", worker=self._slot, reason=str(error))
+        self._give_back(self._claims)
+        self._claims.clear()
 
     def _own_tickets(self) -> list[Claim]:
         """Claims that nobody will start: their tickets are taken out of the channel."""
@@ -382,7 +382,7 @@ class FleetWorker(Worker):
         if fd is None or not _poll(fd).poll(max(left, 0.0) * 1000):
             self._cut_off("no reply came in time")
             return
-        self._take_entry()
+        self._take_entry(1)
 
 
 def _tasks(outcomes: Sequence[Outcome]) -> str:
