@@ -87,6 +87,7 @@ class Link:
         self.counts: list[bytes] = []  # what it has counted, in packets, to be taken note of (fleet)
         self.told: Mode | None = None  # where it takes tasks from (fleet)
         self.unheard: set[int] = set()  # tokens a predecessor committed; the worker has not said whether it got them
+        self._tickets: list[tuple[str, int, int]] = []  # received with what stood between them (fleet)
         self._writer, self._reader, self.reports = writer, reader, reports
 
     @property
@@ -219,7 +220,9 @@ class Link:
 
     def take_back(self) -> list[tuple[str, int, int]]:
         """Receive what the worker has not begun, as (run, idx, token): it is no longer the worker's."""
-        claims = [*self._drain_channel()[0], *self.unsent]
+        received, tickets = self._drain_channel()
+        self._tickets += tickets
+        claims = [*received, *self.unsent]
         self.unsent.clear()
         for claim in claims:
             self.held.pop(claim.token, None)
@@ -233,6 +236,7 @@ class Link:
         if claims:
             self.unsent[:0] = claims
             self.send()
+        tickets[:0], self._tickets = self._tickets, []
         return tickets
 
     def _drain_channel(self) -> tuple[list[Claim], list[tuple[str, int, int]]]:

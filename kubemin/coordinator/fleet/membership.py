@@ -52,7 +52,7 @@ class Membership:
         return self._beat.left()
 
     def enter(self, record: Callable[[], NodeRecord], deliver_more: Callable[[], None]) -> None:
-        """Before the first claim. `deliver_more` brings other results of the dead than those on disk. Raises NotAdmitted,
+        """Before the first claim. `deliver_more`: results of the dead that are not on disk. Raises NotAdmitted,
         StoreUnavailable."""
         try:
             self.recognise()
