@@ -41,7 +41,7 @@ _SLOT_SIZE = 512
 _LABEL_BYTES = 240
 _LONGEST_TEXT = 1000  # characters kept of a text field, so that the record fits
 
-_BODY = struct.Struct(f"<QdQQdddIIIiB20s{_LABEL_BYTES}s")
+_BODY = struct.Struct(f"<QdQQdddIIIiB?20s{_LABEL_BYTES}s")
 _RECORD = struct.Struct(f"<I4x{_BODY.size}s")  # CRC of the body, body
 _SEQUENCE_AT = 8
 _DEADLINE_AT = 16  # aligned, so that the supervisor can look at it alone
@@ -60,6 +60,7 @@ class SlotState(StrEnum):
     STARTING = "starting"
     IDLE = "idle"
     RUNNING = "running"
+    REPORTING = "reporting"  # its step has ended, the store has yet to say so: no deadline counts (fleet)
     STOPPING = "stopping"
 
 
@@ -133,6 +134,7 @@ class SlotRecord(msgspec.Struct, frozen=True):
     tick: float = NOTHING
     done: int = 0
     progress: float = -1.0
+    within: bool = False  # the task runs in the worker's own process, and ends only with it if it does not listen
 
 
 _Text = TypeVar("_Text", Header, CoordinatorRecord)
@@ -161,15 +163,17 @@ class SlotWriter:
         was = _decode_slot(map_[self._span]) or EMPTY
         self._pid, self._incarnation, self._generation = was.pid, was.incarnation, was.generation
         self._state = _CODES[was.state]
-        self._task = (was.run.encode(), was.idx, was.token, was.label.encode(), was.started, was.deadline)
+        self._task = (was.run.encode(), was.idx, was.token, was.label.encode(), was.started, was.deadline, was.within)
         self._progress = was.progress
         self.done = was.done
 
-    def running(self, run: str, idx: int, token: int, label: str, started: float, deadline: float) -> None:
+    def running(
+        self, run: str, idx: int, token: int, label: str, started: float, deadline: float, within: bool = False
+    ) -> None:
         """The worker executes a task; `started` and `deadline` are boottime seconds, deadline 0 = none."""
         self._state = _RUNNING
         self._progress = -1.0
-        self._task = (run.encode(), idx, token, label.encode(), started, deadline)
+        self._task = (run.encode(), idx, token, label.encode(), started, deadline, within)
         self._write(started)
 
     def idle(self, done: int) -> None:
@@ -178,6 +182,10 @@ class SlotWriter:
         self.done = done
         self._task = _NO_TASK
         self._write(boottime())
+
+    def reporting(self) -> None:
+        """The task has ended; what is charged at a death of the worker is still this task."""
+        self.state(SlotState.REPORTING)
 
     def state(
         self, state: SlotState, *, pid: int | None = None, incarnation: int | None = None, generation: int | None = None
@@ -202,7 +210,7 @@ class SlotWriter:
         self.state(SlotState.DEAD)
 
     def _write(self, tick: float) -> None:
-        run, idx, token, label, started, deadline = self._task
+        run, idx, token, label, started, deadline, within = self._task
         self._sequence += 1
         body = _BODY.pack(
             self._sequence,
@@ -217,6 +225,7 @@ class SlotWriter:
             self.done & 0xFFFFFFFF,
             idx,
             self._state,
+            within,
             run,
             label,
         )
@@ -348,7 +357,7 @@ def _decode_slot(raw: bytes) -> SlotRecord | None:
     crc, body = _RECORD.unpack(raw)
     if crc32(body) != crc:
         return None
-    _, deadline, token, incarnation, started, tick, progress, generation, pid, done, idx, state, run, label = (
+    _, deadline, token, incarnation, started, tick, progress, generation, pid, done, idx, state, within, run, label = (
         _BODY.unpack(body)
     )
     return SlotRecord(
@@ -365,8 +374,9 @@ def _decode_slot(raw: bytes) -> SlotRecord | None:
         tick=tick,
         done=done,
         progress=progress,
+        within=within,
     )
 
 
-_NO_TASK = (b"", 0, 0, b"", NOTHING, NOTHING)
+_NO_TASK = (b"", 0, 0, b"", NOTHING, NOTHING, False)
 EMPTY = SlotRecord()

@@ -67,8 +67,6 @@ def _facts(key: Key) -> Iterator[str]:
     limits = ", ".join(key.choices) or bounds(key)
     yield f"Default: {default_text(key)}.{f' May be: {limits}.' if limits else ''} Changed {_APPLIES[key.applies]}."
     yield f"Environment: {', '.join(key.variables)}. Flag: {key.flag}."
-    if key.later:
-        yield "Not in this version."
 
 
 def _sentence(text: str) -> str:

@@ -105,7 +105,7 @@ class Fleet:
         """A connection of the caller's own."""
         from kubemin.store.redis.opening import open_store
 
-        return open_store(self._settings, name="kubemin-client")
+        return open_store(self._settings, name="kubemin-client", reads=True)
 
     def disconnect(self) -> None:
         if self._store is not None:

@@ -21,7 +21,7 @@ class Worker:
 
     slot: int
     pid: int | None
-    state: str  # starting, idle, running, stopping, dead; unknown for a record that is torn
+    state: str  # starting, idle, running, reporting, stopping, dead; unknown for a record that is torn
     run: str | None = None
     step: str | None = None
     task: str | None = None

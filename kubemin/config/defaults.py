@@ -49,6 +49,7 @@ def machine(environ: Mapping[str, str], config: str) -> dict[str, str | None]:
         "workflowsDir": os.path.join(os.path.dirname(config), "workflows.d"),
         "secretsDir": credentials,
         "redisPasswordFile": _credential(credentials, "redis-password"),
+        "signingKeyFile": _credential(credentials, "signing-key"),
     }
 
 

@@ -52,8 +52,7 @@ def flags_help(width: int = 100) -> str:
 
 def _sentence(key: Key) -> str:
     facts = [bounds(key), f"default: {default_text(key)}", ", ".join(key.variables)]
-    later = " Not in this version." if key.later else ""
-    return f"{key.help} ({'; '.join(fact for fact in facts if fact)}).{later}"
+    return f"{key.help} ({'; '.join(fact for fact in facts if fact)})."
 
 
 def markdown() -> str:
@@ -62,8 +61,7 @@ def markdown() -> str:
     for key in TABLE:
         names = ", ".join(f"`{name}`" for name in key.variables)
         allowed = ", ".join(key.choices) or bounds(key)
-        words = key.help + (" (not in this version)" if key.later else "")
-        rows.append(f"| `{key.name}` | {default_text(key)} | {allowed} | {_WHEN[key.applies]} | {names} | {words} |")
+        rows.append(f"| `{key.name}` | {default_text(key)} | {allowed} | {_WHEN[key.applies]} | {names} | {key.help} |")
     return "\n".join(rows) + "\n"
 
 

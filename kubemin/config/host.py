@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from kubemin import signing
 from kubemin.config.settings import Settings
 from kubemin.config.table import KEYS
 from kubemin.errors import Invalid, Problem
@@ -61,7 +62,12 @@ def user_name(uid: int) -> str:
 
 def problems(settings: Settings, config: str) -> list[Problem]:
     """What would keep a daemon with these settings from its work here, its own directories left aside."""
-    return [*_untrusted("", config), *_untrusted("workflowsDir", settings.workflows_dir), *_user_problems(settings)]
+    return [
+        *_untrusted("", config),
+        *_untrusted("workflowsDir", settings.workflows_dir),
+        *_user_problems(settings),
+        *_key_problems(settings),
+    ]
 
 
 def _untrusted(field: str, path: str) -> list[Problem]:
@@ -89,6 +95,16 @@ def _user_problems(settings: Settings) -> list[Problem]:
     if not _user_exists(settings.user):
         return [Problem("user", "no_such_user", f'there is no user "{settings.user}" on this machine')]
     return []
+
+
+def _key_problems(settings: Settings) -> list[Problem]:
+    if settings.signing_key_file is None:
+        return []
+    try:
+        signing.load(settings.signing_key_file)
+    except Invalid as exc:
+        return list(exc.problems)
+    return _untrusted("signingKeyFile", settings.signing_key_file)
 
 
 def _user_exists(name: str) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from kubemin.config import defaults, sources
 from kubemin.config.settings import Settings
-from kubemin.config.table import DEFAULTS, KEYS, TABLE, Key
+from kubemin.config.table import DEFAULTS, KEYS, Key
 from kubemin.config.values import show
 from kubemin.errors import Invalid, Problem
 
@@ -113,22 +113,9 @@ def name_file(problem: Problem, path: str) -> Problem:
 
 
 def _rules(settings: Settings, wrong: set[str]) -> list[Problem]:
-    """Contradictions, and what is not in this version. Keys that are wrong already are not judged again."""
-    found = [*_later(settings), *_order(settings, wrong), *_paths(settings)]
+    """Contradictions. Keys that are wrong already are not judged again."""
+    found = [*_order(settings, wrong), *_paths(settings)]
     return [problem for problem in found if problem.field not in wrong]
-
-
-def _later(settings: Settings) -> list[Problem]:
-    unsupported = [key for key in TABLE if key.later and key.of(settings) not in (key.of(DEFAULTS), False)]
-    return [
-        Problem(key.name, "unsupported", f"this setting is not in this version; leave it {_left(key)}")
-        for key in unsupported
-    ]
-
-
-def _left(key: Key) -> str:
-    default = key.of(DEFAULTS)
-    return "empty" if default in ("", None) else show(key, default)
 
 
 _MORE_THAN = (

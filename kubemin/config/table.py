@@ -52,7 +52,6 @@ class Key(NamedTuple):
     default: str = ""  # in words, where the machine decides
     aliases: tuple[str, ...] = ()  # environment names besides KUBEMIN_…
     optional: bool = False  # may be none
-    later: bool = False  # read and checked, but only its default is in this version
 
     @property
     def attributes(self) -> list[str]:
@@ -267,9 +266,9 @@ TABLE: tuple[Key, ...] = (
         "signingKeyFile",
         Kind.PATH,
         _ROLLING,
-        "when set, workers refuse runs that are not signed with this key",
+        "file of the keys that sign runs in a fleet: workers refuse what is not signed with one of them",
+        default="signing-key among systemd's credentials",
         optional=True,
-        later=True,
     ),
     Key(
         "httpAddr",

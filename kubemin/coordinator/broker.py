@@ -56,12 +56,12 @@ class Held:
 
     __slots__ = ("idx", "kill_after", "label", "quiet", "run", "stop_cause", "stopping", "token")
 
-    def __init__(self, run: str, idx: int, token: int, claim: Claim | None = None) -> None:
+    def __init__(self, run: str, idx: int, token: int, claim: Claim | None = None, *, within: bool = False) -> None:
         self.run, self.idx, self.token = run, idx, token
         self.label = label_of(claim) if claim is not None else ""
         self.quiet = claim is not None and claim.quiet
-        is_python = claim is not None and bytes(claim.work).startswith(b'{"python"')
-        self.kill_after = KILL_AFTER_PYTHON if is_python else KILL_AFTER_COMMAND
+        within = within or (claim is not None and bytes(claim.work).startswith(b'{"python"'))
+        self.kill_after = KILL_AFTER_PYTHON if within else KILL_AFTER_COMMAND
         self.stopping = 0.0
         self.stop_cause: Cause | None = None
 

@@ -13,6 +13,8 @@ from kubemin.store.base import Blame
 # A worker that dies by one of these did it to itself: the step's own failure, under its retry policy.
 OWN_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 
+BEGUN = ("running", "reporting")  # states of a slot's record in which a death is charged to its task
+
 
 def blame_for(died: Died, link: Link) -> Blame | None:
     """Whom a death is charged to: the one task that was taken from the channel and not reported. Call it after
@@ -38,7 +40,7 @@ def _executing(died: Died, link: Link) -> Held | None:
     record = died.record
     if record is not None:
         # A worker that died between taking a packet and noting its start is blamed for nothing.
-        return link.held.get(record["token"]) if record["state"] == "running" else None
+        return link.held.get(record["token"]) if record["state"] in BEGUN else None
     return next(iter(link.held.values()), None)  # torn: at most one can be in its hands
 
 

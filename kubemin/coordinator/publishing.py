@@ -9,6 +9,8 @@ from kubemin.config import Settings
 from kubemin.config.reload import read_definitions, read_result
 from kubemin.coordinator.control import Control
 from kubemin.errors import KubeminError
+from kubemin.model.records import Definition
+from kubemin.signing import Unsigned
 from kubemin.store.base import Store
 from kubemin.telemetry import log
 
@@ -33,9 +35,18 @@ def _publish(store: Store, settings: Settings) -> Settings:
     if definitions is not None:
         if not result.complete:  # a broken file at a start does not retire what it published before
             names = {definition.graph.workflow for definition in definitions}
-            kept = (store.definition(view.name) for view in store.workflows() if view.name not in names)
+            kept = (_published(store, view.name) for view in store.workflows() if view.name not in names)
             definitions += [definition for definition in kept if definition is not None]
         changed = {what: " ".join(names) for what, names in store.publish(definitions).items() if names}
         if changed:
             log.info("workflows published", **changed)
     return result.settings or settings
+
+
+def _published(store: Store, name: str) -> Definition | None:
+    """Not what nobody vouches for: publishing it again would."""
+    try:
+        return store.definition(name)
+    except Unsigned as exc:
+        log.error("a workflow is not published again", workflow=name, reason=str(exc))
+        return None

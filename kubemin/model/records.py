@@ -48,6 +48,7 @@ class Submission(msgspec.Struct, frozen=True, omit_defaults=True):
     queue: str = "default"
     timeout: Seconds | None = None
     retry: dict[str, Any] | None = None
+    signature: str = ""  # of a fleet's client, where it travels in a staged batch
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -125,6 +126,7 @@ class Outcome(msgspec.Struct, array_like=True):
     finished: Micros = 0
     usage: Usage | None = None
     unenforced: tuple[str, ...] = ()  # limits with bestEffort that this machine could not enforce
+    signature: str = ""  # of the output, in a fleet that signs
 
 
 class TaskView(msgspec.Struct, rename="camel"):

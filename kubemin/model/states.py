@@ -63,6 +63,8 @@ class Cause(StrEnum):
     GROUP = "group"  # a group or fan-out with a failure in it
     REPLACED = "replaced"  # cancelled by a newer run with the same concurrency key
     CORRUPT = "corrupt"  # its record cannot be read; the bytes are kept
+    UNSIGNED = "unsigned"  # in a fleet that signs: no key holder signed it, or what it reads, as it stands
+    REPLAYED = "replayed"  # in a fleet that signs: begun here before under this token, or signed too long ago
 
 
 class When(StrEnum):

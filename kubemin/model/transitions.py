@@ -25,7 +25,7 @@ OUTSIDE = 1 << 14  # a group's member: something before the group failed or time
 PASSED = 255 | OUTSIDE  # all of the above
 
 # Ends that another attempt would only repeat: quarantine, and what is wrong with the step or its place.
-NOT_TRIED_AGAIN = frozenset({Cause.CRASH, Cause.START, Cause.REFERENCE, Cause.CORRUPT})
+NOT_TRIED_AGAIN = frozenset({Cause.CRASH, Cause.START, Cause.REFERENCE, Cause.CORRUPT, Cause.UNSIGNED, Cause.REPLAYED})
 JITTER = 0.1  # of a retry's delay, at most
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -38,8 +37,7 @@ class Ended(msgspec.Struct):
     unenforced: tuple[str, ...] = ()  # limits with bestEffort that this machine could not enforce
 
 
-@dataclass(slots=True)
-class Step:
+class Step(msgspec.Struct):
     """One attempt of one step, ready to start: references rendered, environment complete, secrets read."""
 
     claim: Claim

@@ -28,6 +28,7 @@ _DAEMONS: Final = frozenset(  # what systemd tells the daemon, and where its set
         *("LOGS_DIRECTORY", "CACHE_DIRECTORY", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "SYSTEMD_EXEC_PID"),
     )
 )
+_SETTINGS: Final = frozenset(variable for key in TABLE for variable in key.variables)
 _SECRET_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 
@@ -60,9 +61,8 @@ def base_environment(user: str | None, environ: Mapping[str, str] = os.environ) 
 def prepare_process(marker: str, environ: MutableMapping[str, str] = os.environ) -> None:
     """In a worker: what its Python steps find, and hand on to what they start. None of the daemon's settings or
     credentials, and the marker, by which their children are found when everything else was killed."""
-    settings = {variable for key in TABLE for variable in key.variables}
     for name in list(environ):
-        if name in settings or name in _DAEMONS:
+        if name in _SETTINGS or name in _DAEMONS:
             del environ[name]
     environ["KUBEMIN_INSTANCE"] = marker
 

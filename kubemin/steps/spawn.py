@@ -8,32 +8,23 @@ through a close-on-exec pipe.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import msgspec
 
+from kubemin import kernel
 from kubemin.steps.containment.base import Cell
 from kubemin.steps.identity import Identity
 
 UMASK: Final = 0o022
 PIPE_BYTES: Final = 256 * 1024  # room for a burst while the worker is busy; fewer where the user's share is used up
 _F_SETPIPE_SZ: Final = 1031
-_PR_SET_PDEATHSIG: Final = 1
 NOT_STARTED: Final = 127
-_MASK_BYTES: Final = 128  # sizeof(sigset_t)
-_EVERY_SIGNAL = ctypes.create_string_buffer(b"\xff" * _MASK_BYTES, _MASK_BYTES)
-_NO_SIGNAL = ctypes.create_string_buffer(_MASK_BYTES)
-
-_libc = ctypes.CDLL(None, use_errno=True)  # before the fork: a child loads nothing
-_libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
-_libc.signal.restype = ctypes.c_void_p
 
 
 class Failure(msgspec.Struct, array_like=True):
@@ -49,8 +40,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Failure).decode
 
 
-@dataclass(slots=True)
-class Child:
+class Child(msgspec.Struct):
     """A started step. The descriptors are the parent's; `close` is called by whoever waits for it."""
 
     pid: int
@@ -77,8 +67,7 @@ def read_failure(raw: bytes) -> Failure | None:
 Work = Callable[["Inherited"], int]
 
 
-@dataclass(frozen=True, slots=True)
-class Inherited:
+class Inherited(msgspec.Struct, frozen=True):
     """What a child has besides 0, 1 and 2: where it tells a failure, and where a called function's result goes."""
 
     failure: int
@@ -89,8 +78,7 @@ class Inherited:
             os.write(self.failure, _encode(failure))
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """In what a step runs. `keeps_python`: the child goes on as this program, to call a function, so descriptor
     numbers that the worker's objects believe to own stay taken."""
 
@@ -148,21 +136,14 @@ def _open_pidfd(pid: int) -> int:
 def _fork(child: Callable[[int], NoReturn]) -> int:
     """No signal reaches the child before it has dropped the worker's handlers and wake-up descriptor."""
     parent = os.getpid()
-    before = _set_mask(_EVERY_SIGNAL)
+    before = kernel.set_mask(kernel.EVERY_SIGNAL)
     try:
         pid = os.fork()
         if pid == 0:
             child(parent)
     finally:
-        _set_mask(before)
+        kernel.set_mask(before)
     return pid
-
-
-def _set_mask(mask: ctypes.Array[ctypes.c_char]) -> ctypes.Array[ctypes.c_char]:
-    """Set the signal mask and return the old one. The signal module does the same in 0.2 ms, making sets of enums."""
-    before = ctypes.create_string_buffer(_MASK_BYTES)
-    _libc.sigprocmask(signal.SIG_SETMASK, mask, before)
-    return before
 
 
 def _become(parent: int, work: Work, setting: Setting, outputs: tuple[int, int], inherited: Inherited) -> NoReturn:
@@ -176,11 +157,11 @@ def _become(parent: int, work: Work, setting: Setting, outputs: tuple[int, int],
         os.umask(UMASK)
         if setting.identity is not None:
             setting.identity.assume()
-        _die_with(parent)
+        kernel.die_with_parent(parent, code=NOT_STARTED)
         stage = "workdir"
         os.chdir(setting.directory)
         stage = "exec"
-        _set_mask(_NO_SIGNAL)
+        kernel.set_mask(kernel.NO_SIGNAL)
         code = work(inherited)
     except OSError as exc:
         inherited.tell(Failure(stage, exc.errno or 0, exc.strerror or str(exc)))
@@ -217,12 +198,4 @@ def _default_signals() -> None:
     """Ignored signals would stay ignored over an exec (Python ignores SIGPIPE); a called function must run no handler
     of the worker."""
     signal.set_wakeup_fd(-1)
-    for signum in range(1, signal.NSIG):
-        _libc.signal(signum, None)  # SIG_DFL; refused for the few that nobody may change
-
-
-def _die_with(parent: int) -> None:
-    if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
-    if os.getppid() != parent:
-        os._exit(NOT_STARTED)
+    kernel.default_signals()

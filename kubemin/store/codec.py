@@ -28,6 +28,7 @@ class Detail(msgspec.Struct, omit_defaults=True):
     signal: int | None = None
     usage: Usage | None = None
     unenforced: tuple[str, ...] = ()
+    sig: str = ""  # of its output, in a fleet that signs
 
 
 class Extra(msgspec.Struct, omit_defaults=True):
@@ -38,6 +39,7 @@ class Extra(msgspec.Struct, omit_defaults=True):
     retry: dict[str, Any] | None = None
     start_at: Micros | None = None
     key: str | None = None  # where the engine has no other place for it
+    sig: str = ""  # of the task, in a fleet that signs
 
 
 class Label(msgspec.Struct):
@@ -72,6 +74,7 @@ def label_of(work: bytes, extra: bytes | None = None) -> str:
 def detail_of(outcome: Outcome) -> bytes:
     """JSON of what is shown of an outcome; empty when there is nothing."""
     bare = outcome.usage is None and outcome.exit_code is None
-    if bare and not (outcome.message or outcome.signal or outcome.unenforced):
+    if bare and not (outcome.message or outcome.signal or outcome.unenforced or outcome.signature):
         return b""
-    return encode(Detail(outcome.message, outcome.exit_code, outcome.signal, outcome.usage, outcome.unenforced))
+    one = outcome
+    return encode(Detail(one.message, one.exit_code, one.signal, one.usage, one.unenforced, one.signature))

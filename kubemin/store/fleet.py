@@ -31,8 +31,11 @@ class FleetStore(Store, Protocol):
     ) -> tuple[list[Verdict], list[Claim]]:
         """One round trip: record how attempts ended with all that follows, let go their locks, and claim up to `limit`
         tasks; first the popped `entry`, if its task is still to be had. A retired owner gets no claims, and its
-        outcomes
-        are FENCED, or DUPLICATE where they were accepted before."""
+        outcomes are FENCED, or DUPLICATE where they were accepted before."""
+
+    def owes(self, owner: Owner) -> bool:
+        """Whether a call failed that may have claimed something: `finish_and_claim` tells it when it is called
+        again."""
 
     def begin_wait(self, queues: Sequence[str]) -> int:
         """Block until a queue (in priority order) has an entry, 2 s at most; a descriptor that is readable at its

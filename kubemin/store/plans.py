@@ -117,7 +117,7 @@ class Plans:
         """Of a definition that has to be there. Raises CorruptDefinition."""
         plan = self.find(digest)
         if plan is None:
-            raise CorruptDefinition(f"definition {digest[:12]} is missing from the store")
+            raise CorruptDefinition(f"definition {digest[:12]} is missing from the store, or spoilt there")
         return plan
 
     def clear(self) -> None:

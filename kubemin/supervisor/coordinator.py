@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
-from setproctitle import setproctitle
 
 from kubemin import processes
 from kubemin.channel import packet_pair
+from kubemin.proctitle import set_title
 from kubemin.scoreboard import SlotRecord, boottime
 from kubemin.supervisor import signals
 from kubemin.supervisor.link import Link, Message
@@ -202,7 +202,7 @@ class Keeper:
         node.forker.own([ours.fileno()])
 
         def child() -> int:
-            setproctitle("kubemin: coordinator")
+            set_title("kubemin: coordinator")
             for number in _CAUGHT:
                 signal.signal(number, signals.ignore)
             return node.entries.coordinator(

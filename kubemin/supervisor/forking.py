@@ -8,35 +8,18 @@ open.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import resource
-import signal
 import sys
 from collections.abc import Callable, Collection, Iterable
 
+from kubemin import kernel
 from kubemin.errors import KubeminError
 from kubemin.supervisor import signals
 from kubemin.telemetry import log
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _EXIT_BUG = 70  # EX_SOFTWARE of sysexits(3): the child raised what it should not
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def become_subreaper() -> None:
-    """Orphans below this process become its children (Linux 3.4 and later; as PID 1 they do anyway)."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def die_with_parent(parent: int) -> None:
-    """The kernel kills this process when its parent ends. Exits at once when that has happened already."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 class Forker:
@@ -67,20 +50,20 @@ class Forker:
         `limited`: the child gets back the soft descriptor limit that the daemon was started with, as steps expect it.
         """
         parent = os.getpid()
-        before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        before = kernel.set_mask(kernel.EVERY_SIGNAL)
         try:
             pid = os.fork()
             if pid == 0:
                 self._become(child, parent, role, keep, limited)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            kernel.set_mask(before)
         return pid
 
     def _become(self, child: Callable[[], int], parent: int, role: str, keep: Collection[int], limited: bool) -> None:
         """Never returns, and never lets an exception back into the supervisor's code."""
         code = _EXIT_BUG
         try:
-            die_with_parent(parent)
+            kernel.die_with_parent(parent)
             signals.reset_in_child()
             os.setpgid(0, 0)  # what the terminal sends (Ctrl-C) is for the supervisor
             _close(self.private.difference(keep))
@@ -88,7 +71,7 @@ class Forker:
                 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft_limit, hard))
             log.configure(role=role)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            kernel.set_mask(kernel.NO_SIGNAL)
             code = child()
         except KubeminError as exc:
             log.error(str(exc))

@@ -12,9 +12,9 @@ import signal
 from collections.abc import Iterable
 
 import msgspec
-from setproctitle import setproctitle
 
 from kubemin import clock, processes
+from kubemin.proctitle import set_title
 from kubemin.scoreboard import boottime
 from kubemin.supervisor import wishes
 from kubemin.supervisor.coordinator import Keeper, Started
@@ -212,7 +212,7 @@ class Supervisor:
         self._shown = shown
         self.node.board.write_header(**shown)
         generation = self.pool.generation
-        setproctitle(f"kubemin: supervisor [{self.node.settings.node_id} {shown['mode']} gen {generation}]")
+        set_title(f"kubemin: supervisor [{self.node.settings.node_id} {shown['mode']} gen {generation}]")
 
     def _mode(self) -> str:
         record = self.node.board.read_coordinator()

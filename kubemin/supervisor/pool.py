@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
-from setproctitle import setproctitle
 
 from kubemin import clock
-from kubemin.channel import from_fd
+from kubemin.channel import PacketConnection
 from kubemin.config import Settings
+from kubemin.proctitle import set_title
 from kubemin.scoreboard import EMPTY, SlotRecord, SlotState
 from kubemin.steps.containment import kill_slot
 from kubemin.supervisor.node import Node
@@ -30,7 +30,7 @@ START_LOOK = 0.005  # between two looks while a worker starts
 ROLL_LOOK = 0.05  # the same while workers are replaced
 CANNOT_START = 3  # workers in a row that died before they were idle, with none ever idle: give up
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM)  # what others kill a worker with
-STARTED = (SlotState.IDLE, SlotState.RUNNING, SlotState.STOPPING)
+STARTED = (SlotState.IDLE, SlotState.RUNNING, SlotState.REPORTING, SlotState.STOPPING)
 
 
 class Told(Protocol):
@@ -216,7 +216,7 @@ class Pool:
 
         def child() -> int:
             _begin_life(node, slot.number, incarnation, generation)
-            tickets, tasks, reports = (from_fd(fd) for fd in channel.of_worker)
+            tickets, tasks, reports = (PacketConnection(fd) for fd in channel.of_worker)
             node.entries.worker(
                 slot=slot.number,
                 incarnation=incarnation,
@@ -297,7 +297,7 @@ class Pool:
 
 
 def _begin_life(node: Node, slot: int, incarnation: int, generation: int) -> None:
-    setproctitle(f"kubemin: worker {slot} [starting]")
+    set_title(f"kubemin: worker {slot} [starting]")
     writer = node.board.slot_writer(slot)
     writer.state(SlotState.STARTING, pid=os.getpid(), incarnation=incarnation, generation=generation)
 

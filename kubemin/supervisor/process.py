@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+from kubemin import kernel
 from kubemin.config import Settings
 from kubemin.supervisor import forking, start
 from kubemin.supervisor.loop import NOW, Supervisor
@@ -31,7 +32,7 @@ def supervise(settings: Settings, entries: Entries) -> int:
     signals.install()
     start.make_directories(settings)
     lock = StateLock.take(settings.state_dir, give_up=lambda: bool(signals.pending & {signal.SIGTERM, *NOW}))
-    forking.become_subreaper()
+    kernel.become_subreaper()
     start.prepare_steps(settings)
     predecessor = start.read_predecessor(os.path.join(settings.runtime_dir, start.SCOREBOARD))
     instance = start.new_instance()

@@ -15,12 +15,12 @@ from enum import Enum, auto
 from typing import Any
 
 import msgspec
-from setproctitle import setproctitle
 
 from kubemin.config import ReloadResult, Settings, read_result
 from kubemin.config.table import KEYS
 from kubemin.config.values import show
 from kubemin.errors import KubeminError
+from kubemin.proctitle import set_title
 from kubemin.supervisor.coordinator import Keeper
 from kubemin.supervisor.node import Node
 from kubemin.supervisor.pool import Canary, Pool
@@ -128,7 +128,7 @@ class Reload:
         _keep_files(node)
 
         def child() -> int:
-            setproctitle("kubemin: checking configuration")
+            set_title("kubemin: checking configuration")
             if first:
                 node.entries.check.prepare()
             else:

@@ -11,6 +11,8 @@ import os
 import signal
 from types import FrameType
 
+from kubemin import kernel
+
 HANDLED = (
     signal.SIGHUP,
     signal.SIGTERM,
@@ -75,9 +77,9 @@ def reset_in_child() -> None:
     """
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
-        signal.signal(number, ignore)
+        kernel.handle(number, ignore)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
+        kernel.handle(number, kernel.DEFAULT)
 
 
 def ignore(_number: int, _frame: FrameType | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import socket
 from typing import NamedTuple
@@ -134,4 +133,4 @@ class Slot:
 
 def jittered(seconds: float) -> float:
     """Between 75 and 100 %, so that a whole fleet does not come back at once."""
-    return seconds * random.uniform(0.75, 1.0)
+    return seconds * (1.0 - os.urandom(1)[0] / 1023)  # not `random`: its hook at forks costs every child memory

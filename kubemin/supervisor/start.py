@@ -42,7 +42,7 @@ def read_predecessor(path: str) -> list[Started]:
         return []
     records = [record for slot in range(board.slots) if (record := board.read_slot(slot)) is not None]
     board.close()
-    begun = (SlotState.RUNNING, SlotState.STOPPING, SlotState.DEAD)
+    begun = (SlotState.RUNNING, SlotState.REPORTING, SlotState.STOPPING, SlotState.DEAD)
     return [(r.run, r.idx, r.token) for r in records if r.run and r.state in begun]
 
 

@@ -55,7 +55,8 @@ def configure(
         set_level(level)
     _state.role = role or _state.role
     _state.node = _state.node if node is None else node
-    _state.format_wanted = format or _state.format_wanted
+    if format and format != _state.format_wanted:
+        _state.format_wanted, _state.format = format, ""
     _open()
 
 
@@ -251,7 +252,8 @@ def _tell_dropped() -> None:
 
 def _open() -> None:
     first = not _state.format
-    _state.format = _available_format()
+    if first or (_state.format == "journald" and _state.journal is None):
+        _state.format = _available_format()  # decided once: a child has what its parent has
     if _state.format == "journald":
         _open_journal()
     else:

@@ -137,11 +137,11 @@ class Executor:
         cause = self._interrupts.known(claim.token)
         return None if cause is None else Ended(TaskState.CANCELLED, cause, "was stopped before it started")
 
-    def _begin(self, claim: Claim, room: float) -> None:
+    def _begin(self, claim: Claim, room: float, *, within: bool = False) -> None:
         """Tell what runs now: scoreboard, title, log."""
         label, now = label_of(claim), boottime()
         deadline = now + claim.timeout
-        self._writer.running(claim.run, claim.idx, claim.token, label, now, deadline + room)
+        self._writer.running(claim.run, claim.idx, claim.token, label, now, deadline + room, within)
         self._current.begin(claim, deadline)
         self._title.running(label, claim.quiet)
         if not claim.quiet:
@@ -153,7 +153,7 @@ class Executor:
     # --- Python steps -------------------------------------------------------------------------------------------------
 
     def _python(self, claim: Claim, path: Any, work: dict[str, Any]) -> tuple[Ended, msgspec.Raw | None]:
-        self._begin(claim, 0.0)
+        self._begin(claim, 0.0, within=True)
         if "env" in work:
             variables = environment.step_environment(work["env"], self._settings.secrets_dir)
             self._secrets = variables.masks

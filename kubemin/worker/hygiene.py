@@ -11,6 +11,8 @@ import os
 import signal
 from typing import Any, Final
 
+from kubemin import kernel
+
 _WATCHED: Final = [n for n in range(1, 32) if n not in (signal.SIGKILL, signal.SIGSTOP)]  # all but real-time signals
 _Fingerprint = dict[str, Any]
 
@@ -42,7 +44,7 @@ class Hygiene:
             "directory": _directory(),
             "umask": self._current_umask(),
             "environment": os.environ.copy(),
-            "signals": [signal.getsignal(number) for number in _WATCHED],
+            "signals": [kernel.handler_of(number) for number in _WATCHED],
             "mask": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         }
 

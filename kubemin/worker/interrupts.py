@@ -13,6 +13,7 @@ import signal
 from types import FrameType
 from typing import Final
 
+from kubemin import kernel
 from kubemin.channel import CANCEL_KIND, PacketConnection, unpack_cancel
 from kubemin.model.states import Cause
 from kubemin.steps.base import Interrupt
@@ -63,17 +64,17 @@ class Interrupts:
         os.close(self._wake)
 
     def install(self) -> None:
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
-            if signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN, None):
-                signal.signal(number, signal.SIG_DFL)  # a handler of the supervisor, inherited
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        for number in range(1, signal.NSIG):
+            if kernel.handler_of(number) not in (kernel.DEFAULT, kernel.IGNORE, None):
+                kernel.handle(number, kernel.DEFAULT)  # a handler of the supervisor, inherited
+        kernel.handle(signal.SIGCHLD, kernel.DEFAULT)
+        kernel.handle(signal.SIGPIPE, kernel.IGNORE)
         for number in _UNUSED:
-            signal.signal(number, _ignore)
-        signal.signal(signal.SIGTERM, self._on_term)
-        signal.signal(signal.SIGINT, self._on_int)
+            kernel.handle(number, _ignore)
+        kernel.handle(signal.SIGTERM, self._on_term)
+        kernel.handle(signal.SIGINT, self._on_int)
         self.watch()
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        kernel.set_mask(kernel.NO_SIGNAL)
 
     def watch(self) -> bool:
         """Let signals wake our polls; False when a step had taken that away (asyncio does)."""

@@ -15,14 +15,13 @@ import io
 import os
 import signal
 import sys
-import tempfile
-import threading
+from _thread import RLock
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
+from kubemin import kernel
 from kubemin.steps.capture import Allowance, Capture, Emit, Masks
-from kubemin.worker import kernel
 
 _CHUNK: Final = 256 * 1024
 _ROUNDS: Final = 16  # of taking, against a writer that never pauses: its next write calls again
@@ -35,8 +34,11 @@ class _Descriptor:
     """Descriptor 1 or 2 of the worker: a file that writers append to and we read behind them."""
 
     def __init__(self, number: int, directory: str) -> None:
-        with tempfile.TemporaryFile(dir=directory, prefix="kubemin-output-", buffering=0) as file:
-            self.fd = fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+        path = os.path.join(directory, f"output-{os.getpid()}-{number}")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.unlink(path)
+        self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)  # not one of 0, 1, 2, where one of those was closed
+        os.close(fd)
         # With O_APPEND all who inherited the descriptor write at the end, wherever that is by then.
         fcntl.fcntl(self.fd, fcntl.F_SETFL, os.O_APPEND)
         os.dup2(self.fd, number)
@@ -72,13 +74,13 @@ class PythonOutput:
     def __init__(self, directory: str, lines_per_second: int) -> None:
         self._rate = lines_per_second
         self._pid = os.getpid()
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._busy = False  # a signal handler comes in while its own thread is at work here
         self._news = False  # the files may hold more than was taken
         self._emit: Callable[[], Emit] | None = None
         self._masks: Iterable[str] = ()
         self._captures: dict[str, Capture] = {}
-        signal.signal(signal.SIGIO, self._on_write)
+        kernel.handle(signal.SIGIO, self._on_write)
         self._files = {name: _Descriptor(n, directory) for n, name in enumerate(STREAMS, 1)}
         # Without a watch (see fs.inotify.max_user_instances) the files are read at the end of the step only.
         self._watch = kernel.watch_writes(*[file.fd for file in self._files.values()])

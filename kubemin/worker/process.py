@@ -10,6 +10,7 @@ import os
 import pwd
 import sys
 
+from kubemin import kernel
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings, adopt
 from kubemin.model.records import Owner
@@ -19,7 +20,6 @@ from kubemin.steps import environment
 from kubemin.steps.containment import cgroup, group, make_containment
 from kubemin.steps.python import add_to_path
 from kubemin.telemetry import log
-from kubemin.worker import kernel
 from kubemin.worker.execute import Executor
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.loop import Worker

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from contextlib import suppress
 from types import TracebackType
 from typing import Final
@@ -22,7 +21,7 @@ class Place:
 
     def __init__(self, settings: Settings, slot: int, marker: str) -> None:
         self._user = settings.user
-        self._parent = tempfile.gettempdir() if settings.user else os.path.join(settings.state_dir, _FOLDER)
+        self._parent = _system_folder() if settings.user else os.path.join(settings.state_dir, _FOLDER)
         self._prefix = f"kubemin-{marker}-{slot}-"
 
     def clear(self) -> None:
@@ -36,7 +35,7 @@ class Place:
         """Raises StartFailed when it cannot be made (disk full, read-only)."""
         try:
             os.makedirs(self._parent, mode=0o700, exist_ok=True)
-            scratch = Scratch(tempfile.mkdtemp(prefix=self._prefix, dir=self._parent))
+            scratch = Scratch(self._new_folder())
         except OSError as error:
             raise start_failed(f"cannot make a folder for the step in {self._parent}", error) from error
         try:
@@ -45,6 +44,20 @@ class Place:
             scratch.remove()
             raise
         return scratch
+
+    def _new_folder(self) -> str:
+        """Nobody else's: in the system's place others may have made what a guess told them."""
+        while True:
+            path = os.path.join(self._parent, self._prefix + os.urandom(8).hex())
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+                return path
+
+
+def _system_folder() -> str:
+    import tempfile  # imports `random`, which costs every fork
+
+    return tempfile.gettempdir()
 
 
 class Scratch:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from setproctitle import setproctitle
-
 from kubemin import clock
+from kubemin.proctitle import set_title
 
 LONG_SECONDS: Final = 0.05  # a quiet task is shown only when the one before it with this label took longer
 
@@ -44,4 +43,4 @@ class Title:
     def _show(self, what: str) -> None:
         if what != self._shown:
             self._shown = what
-            setproctitle(f"kubemin: worker {self._slot} [{what}]")
+            set_title(f"kubemin: worker {self._slot} [{what}]")

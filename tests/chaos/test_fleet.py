@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fleet"))
 sys.path.insert(0, str(Path(__file__).parent))
+from leftovers import descriptors, left_behind
 from nodes import Fleet, a_fleet
 from support import Daemon, wait_until
 from support.processes import descendants
@@ -31,6 +32,9 @@ from kubemin.store.sqlite import SqliteReader
 
 SHORT = 8.0  # seconds, as in CI; a longer run has outages of the server too (each by itself: test_outages_fleet.py)
 QUIET = 20.0  # seconds after the last fault in which a lock may still have to lapse
+MOST_OPEN = 150  # runs of one client: with more, nobody is ever idle, and the end is long in coming
+STALLED = 45.0  # seconds without any end: longer than what a lost entry waits at most (30 s)
+SPARE = 6  # descriptors more than at the start, at most: a log that is written, a connection of the moment
 
 
 class Storm:
@@ -80,7 +84,10 @@ class Storm:
         threading.Timer(0.7, lambda: [_signal(pid, signal.SIGCONT) for pid in tree]).start()
 
     def hup(self, node: Daemon) -> None:
-        node.send(signal.SIGHUP)
+        """Where somebody listens: before, a process ends by it."""
+        header = Scoreboard.open(str(node.run / "scoreboard")).read_header()
+        if header is not None and header.supervisor_pid == node.pid:
+            node.send(signal.SIGHUP)
 
     def cut(self, _node: Daemon) -> None:
         self.fleet.server.command("CLIENT", "KILL", "TYPE", "normal")
@@ -116,7 +123,8 @@ def test_a_fleet_loses_nothing_and_ends_nothing_twice(tmp_path: Path, seed: int,
             node = fleet.node(started=False, maxWorkers=2, python=python, log={"level": "info", "format": "text"})
             node.workflow("mixture.yaml", WORKFLOW.format(log=effects))
             node.start()
-        loads = [Load(node, effects, random.Random(seed + n)) for n, node in enumerate(fleet.nodes, 1)]
+        opened = [descriptors(node) for node in fleet.nodes]
+        loads = [Load(node, effects, random.Random(seed + n), MOST_OPEN) for n, node in enumerate(fleet.nodes, 1)]
         for load in loads:
             load.start()
         storm, end = Storm(fleet, rng, outages=chaos_seconds > SHORT), time.monotonic() + chaos_seconds
@@ -137,8 +145,9 @@ def test_a_fleet_loses_nothing_and_ends_nothing_twice(tmp_path: Path, seed: int,
         assert set(states) == set(accepted), "an accepted run is unknown"
         _check_effects(fleet, accepted, effects)
         _check_leftovers(fleet)
-        for node in fleet.nodes:
+        for node, before in zip(fleet.nodes, opened, strict=True):
             wait_until(lambda node=node: node.ctl("status", "-o", "json").code == 0, 20)
+            _check_descriptors(node, before)
             assert node.stop() == 0, node.log[-3000:]
             assert node.leftovers() == []
 
@@ -152,18 +161,28 @@ def _ended(fleet: Fleet, accepted: list[list[str]]) -> dict[str, str]:
 
 
 def _ended_of(fleet: Fleet, node: Daemon, accepted: list[str]) -> dict[str, str]:
-    try:
-        return node.client.wait(accepted, timeout=180)
-    except TimeoutError:
-        states = node.client.states(accepted)
-        left = [run for run, state in states.items() if state in ("waiting", "running")]
-        print(f"{len(left)} of {len(accepted)} runs have not ended")
-        for run in left[:3]:
-            print(fleet.store().run(run), fleet.nodes[0].ctl("why", run).stdout)
-        print(fleet.nodes[0].ctl("queue").stdout, fleet.nodes[0].ctl("nodes").stdout)
-        for node in fleet.nodes:
-            print(f"--- {node.home.name}\n{node.log[-4000:]}\n{node.ctl('status').stdout}")
-        raise
+    """As long as something ends now and then, however slow the machine is."""
+    left = len(accepted) + 1
+    while True:
+        try:
+            return node.client.wait(accepted, timeout=STALLED)
+        except TimeoutError:
+            states = node.client.states(accepted)
+            before, still = left, [run for run, state in states.items() if state in ("waiting", "running")]
+            left = len(still)
+            if left >= before:
+                _explain(fleet, still)
+                raise
+
+
+def _explain(fleet: Fleet, still: list[str]) -> None:
+    print(f"{len(still)} runs do not end")
+    for run in still[:3]:
+        print(fleet.store().run(run), fleet.nodes[0].ctl("why", run).stdout)
+    print(fleet.nodes[0].ctl("queue").stdout, fleet.nodes[0].ctl("nodes").stdout)
+    print(left_behind(fleet.server))
+    for node in fleet.nodes:
+        print(f"--- {node.home.name}\n{node.log[-4000:]}\n{node.ctl('status').stdout}")
 
 
 def _check_effects(fleet: Fleet, accepted: list[str], effects: Path) -> None:
@@ -193,8 +212,18 @@ def _view(fleet: Fleet, store: NodeStore, run: str) -> RunView:
 
 
 def _check_leftovers(fleet: Fleet) -> None:
-    def left() -> bool:
-        keys = fleet.server.command("KEYS", "lock:*") + fleet.server.command("KEYS", "workflow:*")
-        return keys == b"*0\r\n*0\r\n"
+    with suppress(AssertionError):
+        wait_until(lambda: not left_behind(fleet.server), QUIET)
+    assert left_behind(fleet.server) == []
 
-    wait_until(left, QUIET, what="no lock and no entry left")
+
+def _check_descriptors(node: Daemon, before: Counter[str]) -> None:
+    """The supervisor keeps a dead worker's channels for a few seconds: hence the wait."""
+
+    def more() -> dict[str, str]:
+        now = descriptors(node)
+        return {kind: f"{count} -> {now[kind]}" for kind, count in before.items() if now[kind] > count + SPARE}
+
+    with suppress(AssertionError):
+        wait_until(lambda: not more(), QUIET)
+    assert more() == {}

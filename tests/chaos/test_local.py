@@ -78,19 +78,25 @@ steps:
 
 
 class Load(threading.Thread):
-    """Submits until told to stop; knows what was acknowledged. What got no answer is repeated under its key."""
+    """Submits until told to stop; knows what was acknowledged. What got no answer is repeated under its key.
 
-    def __init__(self, daemon: Daemon, effects: Path, rng: random.Random) -> None:
+    `most`: runs that may be open at once, so that workers are idle now and then, and what hangs is seen soon.
+    """
+
+    def __init__(self, daemon: Daemon, effects: Path, rng: random.Random, most: int = 1 << 30) -> None:
         super().__init__(daemon=True)
         self.accepted: list[str] = []
         self.end = threading.Event()
         self._daemon, self._effects, self._rng = daemon, effects, rng
+        self._most, self._open, self._looked = most, list[str](), 0
         from kubemin import Client
 
         self._client = Client.from_config(str(daemon.config))
 
     def run(self) -> None:
         while not self.end.wait(self._rng.uniform(0.0, 0.03)):
+            if self._is_ahead():
+                continue
             key = ids.run_id()
             while True:
                 try:
@@ -100,6 +106,15 @@ class Load(threading.Thread):
                     if self.end.is_set():
                         return
                     time.sleep(0.05)
+
+    def _is_ahead(self) -> bool:
+        self._open += self.accepted[self._looked :]
+        self._looked = len(self.accepted)
+        if len(self._open) > self._most:
+            with contextlib.suppress(KubeminError, OSError):
+                states = self._client.states(self._open)
+                self._open = [run for run in self._open if states.get(run) in (None, "waiting", "running")]
+        return len(self._open) > self._most
 
     def _submit(self, key: str) -> list[str]:
         kind = self._rng.random()

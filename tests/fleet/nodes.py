@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from support import Daemon, wait_until
+from support.functions import install
 from support.redis_server import Server
+from support.watching import coordinator, coordinator_pid, look, printed, running
 
 from kubemin.config import load_settings
-from kubemin.scoreboard import Scoreboard, SlotRecord, SlotState
+from kubemin.scoreboard import SlotRecord
 from kubemin.store.redis.node import NodeStore
 from kubemin.store.redis.opening import open_store
 
+__all__ = ["Fleet", "a_fleet", "anywhere", "coordinator_pid", "look", "printed", "running"]
+
 FUNCTIONS = """
-import os, time, signal
-import kubemin
-
-def effect(path, n, seconds=0.0):
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.write(fd, b"%d\\n" % n)
-    os.close(fd)
-    time.sleep(seconds)
-    return n
-
-def nap(seconds):
-    time.sleep(seconds)
-    return "rested"
-
 def patient(seconds):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -44,6 +34,12 @@ def burn(seconds):
     while time.monotonic() < until:
         sum(range(30_000_000))
     return "burnt"
+
+def deaf(seconds):
+    # looks for no cancel, and for nothing else
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.05)
 
 def die_always():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -64,14 +60,14 @@ class Fleet:
         self.server, self.folder = server, folder
         self.nodes: list[Daemon] = []
         self._stack = stack
-        (folder / "fleetfunctions.py").write_text(FUNCTIONS)
+        self.python = install(folder, "fleetfunctions", FUNCTIONS)
 
     def node(self, *, started: bool = True, environ: dict[str, str] | None = None, **settings: Any) -> Daemon:
         name = f"node-{len(self.nodes)}"
         given: dict[str, Any] = {
             "redisAddr": self.server.address,
             "nodeId": name,
-            "python": {"path": [str(self.folder)], "allow": ["fleetfunctions:*"]},
+            "python": self.python,
             "lock": QUICK_LOCK,
             "leaderElection": QUICK_ELECTION,
         }
@@ -87,7 +83,7 @@ class Fleet:
         """The node whose own scoreboard says that it leads."""
         for daemon in self.nodes:
             if daemon.running:
-                record = Scoreboard.open(str(daemon.run / "scoreboard")).read_coordinator()
+                record = coordinator(daemon)
                 if record is not None and record.term_until > time.clock_gettime(time.CLOCK_BOOTTIME):
                     return daemon
         return None
@@ -102,20 +98,6 @@ def a_fleet(folder: Path, **options: Any) -> Iterator[Fleet]:
         yield Fleet(server, folder, stack)
 
 
-def running(daemon: Daemon, run: str, beyond: int = 0, timeout: float = 10.0) -> SlotRecord:
-    """The slot of this node that runs this run, with a token above `beyond`, as soon as there is one."""
-    return wait_until(lambda: look(daemon, run, beyond), timeout, what=f"run {run} on a worker")
-
-
-def look(daemon: Daemon, run: str, beyond: int = 0) -> SlotRecord | None:
-    board = Scoreboard.open(str(daemon.run / "scoreboard"))
-    for n in range(8):
-        found = board.read_slot(n)
-        if found and found.state is SlotState.RUNNING and found.run == run and found.token > beyond:
-            return found
-    return None
-
-
 def anywhere(fleet: Fleet, run: str, beyond: int = 0, timeout: float = 20.0) -> tuple[Daemon, SlotRecord]:
     def found() -> tuple[Daemon, SlotRecord] | None:
         for daemon in fleet.nodes:
@@ -124,20 +106,3 @@ def anywhere(fleet: Fleet, run: str, beyond: int = 0, timeout: float = 20.0) -> 
         return None
 
     return wait_until(found, timeout, what=f"run {run} on some worker")
-
-
-def coordinator_pid(daemon: Daemon) -> int:
-    def found() -> int:
-        record = Scoreboard.open(str(daemon.run / "scoreboard")).read_coordinator()
-        return record.pid if record is not None and record.ready else 0
-
-    return wait_until(found, 10, what="a coordinator")
-
-
-def printed(what: str, began: float, limit: float) -> None:
-    seconds = time.monotonic() - began
-    print(f"{what}: {seconds:.3f} s (promised {limit:g} s)")
-    assert seconds < limit, f"{what}: {seconds:.3f} s"
-
-
-Predicate = Callable[[], object]

@@ -7,13 +7,10 @@ from pathlib import Path
 
 from nodes import Fleet
 from support import Daemon, wait_until
+from support.functions import effects
 from support.redis_server import Server
 
 from kubemin.store.redis import keys
-
-
-def effects(path: Path) -> list[int]:
-    return [int(line) for line in path.read_text().split()] if path.exists() else []
 
 
 def identity(node: Daemon) -> str:
@@ -28,7 +25,7 @@ def test_a_node_of_another_fleet_is_refused_and_says_how_to_go_on(fleet: Fleet) 
         stranger = fleet.node(redisAddr=other.address)
         assert identity(stranger) != own
         assert stranger.stop() == 0
-    stranger.configure(redisAddr=fleet.server.address, nodeId="stranger")
+    stranger.configure(redisAddr=fleet.server.address, nodeId="stranger", python=fleet.python)
     stranger.start(ready=False)
     assert stranger.wait(20) == 3
     assert "this node cannot be in the fleet" in stranger.log and f"belongs to fleet {own}" in stranger.log

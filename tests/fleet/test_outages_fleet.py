@@ -9,15 +9,12 @@ from pathlib import Path
 
 from nodes import Fleet, anywhere, coordinator_pid, printed, running
 from support import Daemon, wait_until
+from support.functions import effects
 from support.processes import descendants
 
 
 def pids(daemon: Daemon) -> set[int]:
     return set(descendants(daemon.pid))
-
-
-def effects(path: Path) -> list[int]:
-    return sorted(map(int, path.read_text().split())) if path.exists() else []
 
 
 def test_a_result_is_kept_through_an_outage(fleet: Fleet, tmp_path: Path) -> None:

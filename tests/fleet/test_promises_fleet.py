@@ -134,6 +134,18 @@ def test_cancel_is_noticed_within_half_a_second(fleet: Fleet) -> None:
     printed("cancel, told and ended", max(began, asked - 0.3), 0.8)
 
 
+def test_a_python_step_that_ignores_its_cancel_is_killed(fleet: Fleet) -> None:
+    daemon = fleet.node(maxWorkers=1)
+    run = daemon.client.enqueue("fleetfunctions:deaf", 60)
+    record = running(daemon, run.id)
+    daemon.client.cancel(run.id)
+    began = time.monotonic()
+    assert run.wait(20) == "cancelled"
+    printed("a step that ignores its cancel, killed", began, 7.0)
+    assert time.monotonic() - began > 4.5, "it had no time to end by itself"
+    assert not alive(record.pid)
+
+
 def test_a_cancelled_command_is_ended(fleet: Fleet) -> None:
     daemon = fleet.node()
     daemon.workflow("demo.yaml", "name: demo\nsteps:\n  - name: a\n    run: [sleep, '60']\n")

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,24 +134,6 @@ def die(how):
     if how == "segv": os.kill(os.getpid(), signal.SIGSEGV)
     os._exit(0)
 """
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
-    workers: list[WorkerProcess] = []
-
-    def start(**changes: Any) -> WorkerProcess:
-        workers.append(WorkerProcess(tmp_path, FUNCTIONS, **changes))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
-
-
-@pytest.fixture
-def worker(start: Callable[..., WorkerProcess]) -> WorkerProcess:
-    return start()
 
 
 # --- results ----------------------------------------------------------------------------------------------------------

@@ -8,9 +8,8 @@ import pwd
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -31,24 +30,6 @@ def grab(megabytes): return len(bytearray(megabytes * 1024 * 1024))
 def refuse(): return {1}
 def close_all(): os.closerange(3, 1000)
 """
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
-    workers: list[WorkerProcess] = []
-
-    def start(**changes: Any) -> WorkerProcess:
-        workers.append(WorkerProcess(tmp_path, FUNCTIONS, **changes))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
-
-
-@pytest.fixture
-def worker(start: Callable[..., WorkerProcess]) -> WorkerProcess:
-    return start()
 
 
 # --- channels ---------------------------------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ class WorkerProcess:
             for number in (1, 2):
                 os.dup2(fd, number)
             os.close(fd)
+            for inherited in log.descriptors():  # of a test before this one: its log would go there
+                os.close(inherited)
             log.configure(level="debug", format="json")
             self.tasks.close()
             self.reports.close()

@@ -115,8 +115,8 @@ WORKERS = (
     ),
     Mutant(
         "a worker outlives its supervisor",
-        "kubemin/worker/kernel.py",
-        "    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)",
+        "kubemin/kernel.py",
+        "    _control(_PR_SET_PDEATHSIG, signal.SIGKILL)",
         "    pass",
         (f"{WORKER}test_dies_with_its_supervisor",),
     ),

@@ -15,7 +15,7 @@ STEPS = (
     Mutant(
         "a step outlives its worker",
         "kubemin/steps/spawn.py",
-        "        _die_with(parent)",
+        "        kernel.die_with_parent(parent, code=NOT_STARTED)",
         "        pass",
         (f"{COMMAND}test_it_dies_with_its_worker",),
     ),

@@ -7,42 +7,26 @@ The coordinator dies inside its transaction, at a named point; what it had told 
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import Daemon, wait_until
-
-FUNCTIONS = """
-import os, time
-
-def effect(path, n, seconds=0.0):
-    time.sleep(seconds)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.write(fd, b"%d\\n" % n)
-    os.close(fd)
-    return n
-"""
+from support.functions import effects, install
 
 Start = Callable[..., Daemon]
 
 
 @pytest.fixture
 def start(start_daemon: Callable[..., Daemon], tmp_path: Path) -> Start:
-    (tmp_path / "committed.py").write_text(FUNCTIONS)
-    python = {"path": [str(tmp_path)], "allow": ["committed:*"]}
+    python = install(tmp_path, "committed")
 
     def begin(fault: str = "", **settings: Any) -> Daemon:
         environ = {"KUBEMIN_FAULT": fault, "KUBEMIN_FAULT_ONCE": str(tmp_path / "once")} if fault else {}
         return start_daemon(environ=environ, python=python, **settings)
 
     return begin
-
-
-def effects(path: Path) -> Counter[int]:
-    return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
 
 
 def test_what_a_client_was_told_is_there_after_a_kill_before_the_commit(start: Start, tmp_path: Path) -> None:
@@ -66,7 +50,7 @@ def test_a_kill_before_the_commit_runs_nothing_twice_and_loses_no_report(
     for n in range(15):
         assert daemon.client.enqueue("committed:effect", str(path), n).wait(timeout=15) == "completed"
     assert (tmp_path / "once.coordinator.applied").exists(), "the point was never reached"
-    assert effects(path) == Counter(range(15))
+    assert effects(path) == list(range(15))
 
 
 def test_a_report_outlives_a_store_that_fails(start: Start, tmp_path: Path) -> None:
@@ -77,13 +61,13 @@ def test_a_report_outlives_a_store_that_fails(start: Start, tmp_path: Path) -> N
     other = sqlite3.connect(daemon.state / "kubemin.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     daemon.wait_log("the store cannot be written", timeout=20)
-    assert effects(path) == {1: 1}
+    assert effects(path) == [1]
     other.execute("ROLLBACK")
     other.close()
     assert run.wait(timeout=15) == "completed"
     daemon.wait_log("the store can be written again")
     (task,) = run.view().tasks
-    assert (task.attempt, effects(path)) == (1, {1: 1})
+    assert (task.attempt, effects(path)) == (1, [1])
 
 
 def test_what_stands_behind_a_long_task_runs_elsewhere(start: Start, tmp_path: Path) -> None:
@@ -96,4 +80,4 @@ def test_what_stands_behind_a_long_task_runs_elsewhere(start: Start, tmp_path: P
     long, *short = daemon.client.enqueue_many("committed:effect", calls)
     assert set(daemon.client.wait(short, timeout=7).values()) == {"completed"}
     assert long.status == "running"
-    assert effects(tmp_path / "effects") == Counter([*range(100), *names])
+    assert effects(tmp_path / "effects") == [*range(100), *names, 999]

@@ -12,25 +12,12 @@ from typing import Any
 
 import pytest
 from support import Daemon, wait_until
+from support.functions import install
 from support.processes import alive
 from support.programs import program
-
-from kubemin.scoreboard import Scoreboard, SlotRecord, SlotState
+from support.watching import coordinator_pid, printed, running
 
 FUNCTIONS = """
-import os, time, json, signal
-
-def effect(path, n, seconds=0.0):
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.write(fd, b"%d\\n" % n)
-    os.close(fd)
-    time.sleep(seconds)
-    return n
-
-def nap(seconds):
-    time.sleep(seconds)
-    return "rested"
-
 def fork_and_nap(path, seconds):
     if not (pid := os.fork()):
         os.setsid()
@@ -53,42 +40,21 @@ def die_always(path):
 
 @pytest.fixture
 def start(start_daemon: Callable[..., Daemon], tmp_path: Path) -> Callable[..., Daemon]:
-    (tmp_path / "promises.py").write_text(FUNCTIONS)
+    python = install(tmp_path, "promises", FUNCTIONS)
 
     def begin(environ: dict[str, str] | None = None, **settings: Any) -> Daemon:
-        python = {"path": [str(tmp_path)], "allow": ["promises:*"]}
         return start_daemon(environ=environ, python=python, **settings)
 
     return begin
 
 
-def record(daemon: Daemon, run: str, beyond: int = 0, timeout: float = 10.0) -> SlotRecord:
-    """The slot that runs this run with a token above `beyond`, as soon as there is one."""
-
-    def look() -> SlotRecord | None:
-        board = Scoreboard.open(str(daemon.run / "scoreboard"))
-        for n in range(4):
-            found = board.read_slot(n)
-            if found and found.state is SlotState.RUNNING and found.run == run and found.token > beyond:
-                return found
-        return None
-
-    return wait_until(look, timeout, what=f"run {run} on a worker")
-
-
-def printed(what: str, began: float, limit: float) -> None:
-    seconds = time.monotonic() - began
-    print(f"{what}: {seconds:.3f} s (promised {limit} s)")
-    assert seconds < limit
-
-
 def test_killed_worker_loses_nothing_and_its_task_starts_within_a_second(start: Callable[..., Daemon]) -> None:
     daemon = start()
     run = daemon.client.enqueue("promises:nap", 1.0)
-    first = record(daemon, run.id)
+    first = running(daemon, run.id)
     began = time.monotonic()
     os.kill(first.pid, signal.SIGKILL)
-    second = record(daemon, run.id, beyond=first.token)
+    second = running(daemon, run.id, beyond=first.token)
     printed("P3 worker killed, task started again", began, 1.0)
     assert second.token > first.token
     assert run.wait(timeout=20) == "completed"
@@ -99,11 +65,11 @@ def test_killed_worker_loses_nothing_and_its_task_starts_within_a_second(start: 
 def test_daemon_killed_and_restarted_takes_its_tasks_back_within_three_seconds(start: Callable[..., Daemon]) -> None:
     daemon = start()
     run = daemon.client.enqueue("promises:nap", 1.0)
-    first = record(daemon, run.id)
+    first = running(daemon, run.id)
     daemon.kill9()  # returns when workers and coordinator are gone with it
     began = time.monotonic()
     daemon.start()
-    record(daemon, run.id, beyond=first.token)
+    running(daemon, run.id, beyond=first.token)
     printed("P3 daemon killed and restarted, task started again", began, 3.0)
     assert run.wait(timeout=20) == "completed"
 
@@ -116,13 +82,13 @@ def test_a_child_that_a_python_step_forked_does_not_hold_up_a_restart(
     child = tmp_path / "child"
     run = daemon.client.enqueue("promises:fork_and_nap", str(child), 1.0)
     wait_until(lambda: child.exists() and child.read_text().endswith("\n"), 10, what="the child")
-    first = record(daemon, run.id)
+    first = running(daemon, run.id)
     os.kill(daemon.pid, signal.SIGKILL)
     daemon.wait()
     assert alive(int(child.read_text()))
     began = time.monotonic()
     daemon.start()
-    record(daemon, run.id, beyond=first.token)
+    running(daemon, run.id, beyond=first.token)
     printed("P3 daemon killed under a forked child and restarted, task started again", began, 3.0)
     assert not alive(int(child.read_text().split()[0]))
     assert run.wait(timeout=20) == "completed"
@@ -193,17 +159,11 @@ def test_crash_points_lose_nothing_and_accept_once(start: Callable[..., Daemon],
 def test_coordinator_stopped_and_killed_loses_nothing(start: Callable[..., Daemon], tmp_path: Path) -> None:
     daemon = start()
     run = daemon.client.enqueue("promises:nap", 1.5)
-    held = record(daemon, run.id)
-    board = Scoreboard.open(str(daemon.run / "scoreboard"))
-    first = board.read_coordinator()
-    assert first is not None
-    os.kill(first.pid, signal.SIGKILL)
+    held = running(daemon, run.id)
+    first = coordinator_pid(daemon)
+    os.kill(first, signal.SIGKILL)
     began = time.monotonic()
-    wait_until(
-        lambda: (now := board.read_coordinator()) is not None and now.pid != first.pid and now.ready,
-        10,
-        what="a new coordinator",
-    )
+    coordinator_pid(daemon, but=first)
     printed("coordinator killed, a new one ready", began, 1.0)
     assert run.wait(timeout=20) == "completed"
     task = daemon.client.run(run.id).view().tasks[0]
@@ -213,7 +173,7 @@ def test_coordinator_stopped_and_killed_loses_nothing(start: Callable[..., Daemo
 def test_term_lets_a_task_finish_and_leaves_nothing(start: Callable[..., Daemon]) -> None:
     daemon = start()
     run = daemon.client.enqueue("promises:nap", 1.0)
-    record(daemon, run.id)
+    running(daemon, run.id)
     assert daemon.stop() == 0
     assert daemon.leftovers() == []
     assert daemon.client.run(run.id).status == "completed"
@@ -222,7 +182,7 @@ def test_term_lets_a_task_finish_and_leaves_nothing(start: Callable[..., Daemon]
 def test_what_outlives_the_grace_period_is_queued_again_for_free(start: Callable[..., Daemon]) -> None:
     daemon = start(gracefulTimeout="500ms")
     run = daemon.client.enqueue("promises:nap", 30.0)
-    record(daemon, run.id)
+    running(daemon, run.id)
     began = time.monotonic()
     assert daemon.stop() == 0
     assert time.monotonic() - began < 8

@@ -8,15 +8,23 @@ with it.
         proxy.cut("refuse")      # new connections are refused, old ones reset
         proxy.cut("half-open")   # old connections carry nothing any more and stay open; new ones work
         proxy.heal()
+        proxy.delay = 2.5        # seconds on each way
+        proxy.loss = 0.3         # of the packets, as TCP shows it: what was lost comes later, and later again
+        proxy.swallow = 0.2      # of the replies are lost, and their connections with them
+        proxy.hold()             # what clients send stays here, also when they die …
+        proxy.release()          # … and goes on to the server
 """
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 
+RESENT_AFTER = 0.2  # seconds, doubled for each time that a packet is lost again: Linux' shortest
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 
 
@@ -25,6 +33,11 @@ class FaultProxy:
         self._target = (host, target_port)
         self._lock = threading.Lock()
         self._mode = ""
+        self.delay = self.loss = self.swallow = 0.0
+        self.swallowed = self.accepted = 0
+        self._passing = threading.Event()
+        self._passing.set()
+        self._chance = random.Random(1)
         self._open: list[_Pair] = []
         self._listener: socket.socket | None = None
         self.port = 0
@@ -54,6 +67,33 @@ class FaultProxy:
         if self._listener is None:
             self._listen()
 
+    def hold(self) -> None:
+        self._passing.clear()
+
+    def release(self) -> None:
+        self._passing.set()
+
+    # --- what befalls a packet ---
+
+    def request(self) -> None:
+        self._travel()
+        self._passing.wait()
+
+    def reply(self) -> bool:
+        """False: it is lost, and its connection ends."""
+        self._travel()
+        if self._chance.random() < self.swallow:
+            self.swallowed += 1
+            return False
+        return True
+
+    def _travel(self) -> None:
+        seconds, again = self.delay, RESENT_AFTER
+        while self._chance.random() < self.loss:
+            seconds, again = seconds + again, again * 2
+        if seconds:
+            time.sleep(seconds)
+
     # --- the proxy ---
 
     def _listen(self) -> None:
@@ -71,7 +111,8 @@ class FaultProxy:
             self._connect(client)
 
     def _connect(self, client: socket.socket) -> None:
-        pair = _Pair(client)
+        self.accepted += 1
+        pair = _Pair(self, client)
         if self._mode == "hole":
             pair.frozen.set()
         else:
@@ -92,6 +133,7 @@ class FaultProxy:
 
     def close(self) -> None:
         self._stop_listening()
+        self.release()
         with self._lock:
             for pair in self._open:
                 pair.reset()
@@ -104,25 +146,43 @@ class FaultProxy:
 
 
 class _Pair:
-    def __init__(self, client: socket.socket) -> None:
+    def __init__(self, proxy: FaultProxy, client: socket.socket) -> None:
         self.frozen = threading.Event()
+        self._proxy = proxy
         self._sockets = [client]
 
     def start(self, server: socket.socket) -> None:
         server.settimeout(None)
         client = self._sockets[0]
         self._sockets.append(server)
-        for source, sink in ((client, server), (server, client)):
-            threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+        for one in self._sockets:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for pump in (self._pump_requests, self._pump_replies):
+            threading.Thread(target=pump, args=(client, server), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump_requests(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
-            while data := source.recv(65536):
+            while data := client.recv(65536):
+                self._proxy.request()
                 if self.frozen.is_set():
                     return  # nothing more goes through, and nobody is told
-                sink.sendall(data)
+                server.sendall(data)
+        self._end()
+
+    def _pump_replies(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := server.recv(65536):
+                if not self._proxy.reply():
+                    self.reset()
+                    return
+                if self.frozen.is_set():
+                    return
+                client.sendall(data)
+        self._end()
+
+    def _end(self) -> None:
         if not self.frozen.is_set():
-            for one in (source, sink):
+            for one in self._sockets:
                 with suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
 

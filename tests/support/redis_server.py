@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hiredis
+
 START_SECONDS = 20.0
 
 
@@ -65,7 +67,14 @@ class Link:
     def command(self, *words: str | int) -> bytes:
         """The raw reply."""
         self.send(*words)
-        return self._socket.recv(1 << 20)
+        raw, reader = b"", hiredis.Reader(replyError=str)
+        while reader.gets() is False:
+            data = self._socket.recv(1 << 20)
+            if not data:
+                break  # closed: what came is all there is
+            raw += data
+            reader.feed(data)
+        return raw
 
     def __enter__(self) -> Link:
         return self

@@ -324,15 +324,12 @@ def test_a_runtime_directory_too_long_for_a_socket() -> None:
     load_settings(None, {"runtimeDir": "/" + "x" * 93}, {})
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("signingKeyFile", "/k"),
-    ],
-)
-def test_later_versions_are_not_silently_ignored(name: str, text: str) -> None:
-    assert problems(None, {name: text}) == {name: "unsupported"}
-    assert load_settings(None, {"enableDistributed": "false"}, {}).enable_distributed is False
+def test_the_signing_key_is_a_credential_of_systemd_where_there_is_one(tmp_path: Path) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load_settings(None, {}, environ).signing_key_file is None
+    (tmp_path / "signing-key").write_text("k" * 64)
+    assert load_settings(None, {}, environ).signing_key_file == str(tmp_path / "signing-key")
+    assert load_settings(None, {"signingKeyFile": "/other"}, environ).signing_key_file == "/other"
 
 
 @pytest.mark.parametrize(

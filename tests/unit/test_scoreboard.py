@@ -34,15 +34,19 @@ def test_a_slots_life(board: Scoreboard) -> None:
     writer.state(SlotState.STARTING, pid=7, incarnation=3, generation=2)
     worker = board.slot_writer(2)  # the worker's own pen goes on from there
     worker.idle(0)
-    worker.running(RUN, 4, 99, "nightly/extract", 10.0, 20.0)
+    worker.running(RUN, 4, 99, "nightly/extract", 10.0, 20.0, within=True)
     worker.progress(0.5)
     record = board.read_slot(2)
     assert record is not None
     assert record.tick > 0
     assert record == SlotRecord(
-        7, 3, 2, SlotState.RUNNING, RUN, 4, 99, "nightly/extract", 10.0, 20.0, record.tick, 0, 0.5
+        7, 3, 2, SlotState.RUNNING, RUN, 4, 99, "nightly/extract", 10.0, 20.0, record.tick, 0, 0.5, True
     )
     assert board.deadline(2) == 20.0
+    worker.reporting()
+    record = board.read_slot(2)
+    assert record is not None
+    assert (record.state, record.run, record.token) == (SlotState.REPORTING, RUN, 99)
     worker.idle(1)
     record = board.read_slot(2)
     assert record is not None

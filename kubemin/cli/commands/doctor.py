@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kubemin.cli import options, render
-from kubemin.cli.checks import configuration, files, machine, service
+from kubemin.cli.checks import configuration, files, machine, service, signing
 from kubemin.cli.checks.base import Finding, Verdict, note, ok, wrong
 from kubemin.cli.session import Session, become_owner
 from kubemin.config import Settings
@@ -25,6 +25,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     service.http,
     service.journal,
     configuration.queues,
+    signing.keys,
 )
 
 _COLOURS = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.WRONG: "red"}

@@ -164,7 +164,7 @@ class Carrier:
             promote.promote_due(self._store, wall())
         self._hear_wishes(self._store)
         self._tell(self._store)
-        pool.end(self._store.stops())
+        pool.end(self._store.stops(), self._board)
         moved = self._carriage.step()
         if not moved and not unfinished and not self.tasks and self._count.due() and not self._moving.left():
             self._all_done()

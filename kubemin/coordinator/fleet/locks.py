@@ -81,7 +81,7 @@ class Locks:
         self.lapsed += renewal.again
         if renewal.again:
             log.warning("locks had lapsed and were set again", locks=renewal.again)
-        self._pool.end(renewal.stops)
+        self._pool.end(renewal.stops, self._board)
         fenced = set(renewal.fenced)
         for held in fenced & self._suspect:
             self._fence(held)
@@ -94,7 +94,7 @@ class Locks:
             return
         self.lost += 1
         log.warning("task fenced", task=f"{run}.{idx}", worker=owner.slot, token=token, reason="its lock was lost")
-        self._pool.end([Stop(owner, run, idx, token, Cause.NODE_LOST)])
+        self._pool.end([Stop(owner, run, idx, token, Cause.NODE_LOST)], self._board)
 
     def values(self) -> Values:
         """For `/metrics`, in another thread."""

@@ -124,6 +124,7 @@ class Membership:
             drained=drained,
             started=self._since,
             every=BEAT_SECONDS,
+            keys=() if self._store.signer is None else self._store.signer.ids,
         )
 
     def deliver(self) -> int:

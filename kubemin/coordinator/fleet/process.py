@@ -17,8 +17,6 @@ import select
 import time
 from collections.abc import Callable
 
-from setproctitle import setproctitle
-
 from kubemin import clock, faults
 from kubemin.channel import Mode as WorkerMode
 from kubemin.config import Settings
@@ -39,11 +37,13 @@ from kubemin.coordinator.fleet.versions import Newer
 from kubemin.coordinator.fleet.workers import FleetPool
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.publishing import take_over
-from kubemin.errors import KubeminError, StoreUnavailable
+from kubemin.errors import Invalid, KubeminError, StoreUnavailable
 from kubemin.modes import Mode
+from kubemin.proctitle import set_title
 from kubemin.scoreboard import Scoreboard, boottime
 from kubemin.store.redis.identity import OTHER_FLEET
 from kubemin.store.redis.node import WORKER_NAME, NodeRecord, NodeStore
+from kubemin.store.redis.opening import trust
 from kubemin.store.telling import tell
 from kubemin.telemetry import log
 
@@ -278,11 +278,26 @@ class FleetCoordinator:
         self.rescues.ask()
 
     def _publish(self) -> None:
+        self._take_keys()
         self.settings = take_over(self.store, self.settings, self.control)
+        if self._take_keys():  # of another file
+            self.settings = take_over(self.store, self.settings, self.control)
         self.rescues.queues = self.settings.queues
         self.office.duties.configure(self.settings)
         self.office.duties.invalidate()
         self.publishing = False
+
+    def _take_keys(self) -> bool:
+        """The signing keys as the file has them now; whether they are others."""
+        try:
+            changed = trust(self.store, self.settings)
+        except Invalid as exc:
+            log.error("the signing keys cannot be read; the old ones stay", reason=str(exc))
+            return False
+        if changed:
+            log.info("signing keys were read", keys=" ".join(self.store.signer.ids if self.store.signer else ()))
+            self.membership.beat_soon()
+        return changed
 
     def _tell(self) -> None:
         changes = self.store.changes()
@@ -329,7 +344,7 @@ class FleetCoordinator:
         title = f"kubemin: coordinator [{'leader' if self.office.leading else 'follower'}]"
         if title != self._title:
             self._title = title
-            setproctitle(title)
+            set_title(title)
         self.board.write_coordinator(
             pid=os.getpid(),
             mode=(Mode.CARRYING if self.carrier.active else Mode.DISTRIBUTED).value,

@@ -35,12 +35,14 @@ class FleetPool(Pool):
             _note(link, record["run"], record["idx"], record["token"])
         super().bury(died, pending)
 
-    def end(self, stops: Iterable[Stop]) -> None:
+    def end(self, stops: Iterable[Stop], board: Scoreboard) -> None:
         """Ask for the end of steps, each once."""
         for stop in stops:
             link = self._by_owner.get(stop.owner)
             if link is not None:
-                _note(link, stop.run, stop.idx, stop.token)
+                record = board.read_slot(link.slot)
+                within = record is not None and record.token == stop.token and record.within
+                _note(link, stop.run, stop.idx, stop.token, within)
                 link.stop(stop.token, stop.cause)
 
     def forget_stopped(self, running: dict[Owner, int]) -> None:
@@ -70,6 +72,6 @@ class FleetPool(Pool):
         return found
 
 
-def _note(link: Link, run: str, idx: int, token: int) -> None:
+def _note(link: Link, run: str, idx: int, token: int, within: bool = False) -> None:
     if token not in link.held:
-        link.held[token] = Held(run, idx, token)
+        link.held[token] = Held(run, idx, token, within=within)

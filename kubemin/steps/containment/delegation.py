@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 from kubemin.steps.containment.groups import ControlGroup
 
@@ -19,8 +20,7 @@ STEP = "step-"
 CONTROLLERS = ("memory", "cpu", "pids")
 
 
-@dataclass(frozen=True, slots=True)
-class Delegation:
+class Delegation(msgspec.Struct, frozen=True):
     root: ControlGroup
     controllers: frozenset[str]  # those of CONTROLLERS that steps can be held to
 

@@ -16,15 +16,20 @@ from kubemin.clock import SECOND, Micros
 from kubemin.errors import StoreUnavailable
 from kubemin.model.ids import split_task
 from kubemin.model.records import Claim, Outcome, Owner
+from kubemin.model.references import ReferenceMissing
 from kubemin.model.states import TASK_TERMINAL, Cause, TaskState
+from kubemin.signing import Unsigned
 from kubemin.store.base import Blame, Change, Verdict
 from kubemin.store.codec import COMPLETED, NUMBERS, SETTLED, decode_extra, decode_label, encode, label_of
 from kubemin.store.fleet import Entry as Entry
 from kubemin.store.inputs import Round
+from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
 from kubemin.store.redis.records import Final, SlotClaim, detail_of, pack, slot_claims
 from kubemin.store.redis.scripts import script
 from kubemin.store.redis.session import Session
+from kubemin.store.redis.signatures import cause_of
+from kubemin.telemetry import log
 
 LOCK_TTL = 15.0  # seconds; the setting `lock.ttl`
 TAIL_BYTES = 4096  # of each stream of a task that completed; four times as much of one that failed
@@ -61,9 +66,10 @@ class _Fresh:
 
 
 class _Life:
-    """One life of one worker, as requests name it. `unanswered`: sent and without a reply: sent again as it is."""
+    """One life of one worker, as requests name it. `unanswered`: sent and without a reply: sent again as it is.
+    `taken`: claimed, and not told to the caller, because something that followed the reply failed."""
 
-    __slots__ = ("fresh", "key", "lock", "name", "number", "owner", "place", "sure", "unanswered")
+    __slots__ = ("fresh", "key", "lock", "name", "number", "owner", "place", "sure", "taken", "unanswered")
 
     def __init__(self, owner: Owner, node: str) -> None:
         self.owner = owner
@@ -75,6 +81,7 @@ class _Life:
         self.number = clock.wall()  # above what an earlier process of this life has used
         self.sure = False
         self.unanswered: _Request | None = None
+        self.taken: list[Claim] = []
 
 
 class _Request:
@@ -105,19 +112,35 @@ class Claims:
     def finish_and_claim(
         self, owner: Owner, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int, entry: Entry | None = None
     ) -> tuple[list[Verdict], list[Claim]]:
+        life = self._life(owner)
+        verdicts = self._finish(life, tuple(outcomes), queues, limit, entry)
+        claims, life.taken = life.taken, []
+        return verdicts, claims
+
+    def finish(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
+        return self._finish(self._life(owner), tuple(outcomes), (), 0, None)
+
+    def owes(self, owner: Owner) -> bool:
+        """Whether this life may hold claims that the caller was not told: the next call tells them."""
+        life = self._lives.get(owner)
+        return life is not None and (life.unanswered is not None or bool(life.taken))
+
+    def _life(self, owner: Owner) -> _Life:
         life = self._lives.get(owner)
         if life is None:
             life = self._lives[owner] = _Life(owner, self.s.node)
-        told = tuple(outcomes)
-        claims: list[Claim] = []
+        return life
+
+    def _finish(
+        self, life: _Life, told: tuple[Outcome, ...], queues: Sequence[str], limit: int, entry: Entry | None
+    ) -> list[Verdict]:
         if (pending := life.unanswered) is not None:
-            verdicts, claims = self._send(life, pending)
+            verdicts = self._send(life, pending)
             if pending.outcomes == told:
-                if claims or limit <= pending.limit:
-                    return verdicts, claims
-                return verdicts, self._send(life, self._request(life, (), queues, limit, entry))[1]
-        verdicts, more = self._send(life, self._request(life, told, queues, limit, entry))
-        return verdicts, claims + more
+                if limit > pending.limit and not life.taken:
+                    self._send(life, self._request(life, (), queues, limit, entry))
+                return verdicts
+        return self._send(life, self._request(life, told, queues, limit, entry))
 
     def deliver(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
         """What a living worker has not told yet, told for it: the numbers of its own requests stay as they are."""
@@ -128,7 +151,7 @@ class Claims:
         full = self._for_engine(life, [_told(each, shift) for each in outcomes])
         ttl = round(self.ttl * 1000)
         request.arguments = [keys.PREFIX, full, "", now, life.name, life.lock, ttl, 0, "", 0, 1]
-        return self._send(life, request)[0]
+        return self._send(life, request)
 
     def _queue_keys(self, queues: Sequence[str]) -> tuple[str, ...]:
         queues = tuple(queues)
@@ -172,37 +195,44 @@ class Claims:
             )
         )
 
-    def _send(self, life: _Life, request: _Request) -> tuple[list[Verdict], list[Claim]]:
+    def _send(self, life: _Life, request: _Request) -> list[Verdict]:
+        """The claims are in `life.taken` before anything else can fail: what is held has to be run, or given back."""
         reply = self.s.client.run(self._script, request.touched, *request.arguments)
         if reply[0] == b"STALE" and not life.sure:
             life.number = request.arguments[2] = int(reply[1]) + 1
             reply = self.s.client.run(self._script, request.touched, *request.arguments)
-        life.sure, life.unanswered = True, None
-        outcomes = request.outcomes
+        life.sure = True
         if reply[0] == b"STALE":
+            life.unanswered = None
             raise StoreUnavailable("a later request of this worker was answered before", code="stale")
-        beside = reply[2] if len(reply) > 2 else None
-        if beside is not None:
-            self.s.take(*beside)
-            if beside[0]:
+        claims, spoilt = self._claims(life, reply[3:])  # may ask for inputs: until they are there, it is unanswered
+        life.taken += claims
+        life.unanswered = None
+        if len(reply) > 2 and reply[2] is not None:
+            self.s.take(*reply[2])
+            if reply[2][0]:
                 self.s.follow_up()
+        if spoilt:
+            self._finish(life, spoilt, (), 0, None)
+        outcomes = request.outcomes
         verdicts = [Verdict.FENCED] * len(outcomes)
         again = []
         for number, letter in zip(request.order, reply[1], strict=True):
             if letter == _IN_FULL:
                 again.append(number)
             verdicts[number] = _VERDICTS[letter]
-        claims = self._claims(life, reply[3:])
         if again:
-            self._send_in_full(life, [outcomes[number] for number in again], again, verdicts)
+            self._send_in_full(life, tuple(outcomes[number] for number in again), again, verdicts)
         self._tell(life, outcomes, verdicts)
-        return verdicts, claims
+        return verdicts
 
-    def _send_in_full(self, life: _Life, outcomes: list[Outcome], numbers: list[int], verdicts: list[Verdict]) -> None:
+    def _send_in_full(
+        self, life: _Life, outcomes: tuple[Outcome, ...], numbers: list[int], verdicts: list[Verdict]
+    ) -> None:
         """They were to be stopped meanwhile, so that their end has to be looked into."""
         for each in outcomes:
             life.fresh.pop(f"{each.run}.{each.idx}@{each.token}", None)
-        told, _ = self.finish_and_claim(life.owner, outcomes, (), 0)
+        told = self._finish(life, outcomes, (), 0, None)
         for number, verdict in zip(numbers, told, strict=True):
             verdicts[number] = verdict
 
@@ -222,7 +252,8 @@ class Claims:
 
     # --- claims ------------------------------------------------------------------------------------------------------
 
-    def _claims(self, life: _Life, told: Sequence[Any]) -> list[Claim]:
+    def _claims(self, life: _Life, told: Sequence[Any]) -> tuple[list[Claim], tuple[Outcome, ...]]:
+        """What was claimed, and the ends of what cannot be read."""
         claims: list[Claim] = []
         spoilt: list[Outcome] = []
         for each in told:
@@ -233,18 +264,23 @@ class Claims:
                     claims.append(self._solo(life, run, int(token), *each))
                 else:
                     claims.append(self._step(run, idx, int(token), *each[1:]))
-            except msgspec.DecodeError as error:
+            except Unsigned as error:
+                log.warning("a task was refused", task=task, cause=cause_of(error), reason=str(error))
+                spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, cause_of(error), str(error)))
+            except ReferenceMissing as error:
+                spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, Cause.REFERENCE, str(error)))
+            except (msgspec.DecodeError, LookupError, TypeError, ValueError) as error:
                 message = f"its record cannot be read: {error}"
                 spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, Cause.CORRUPT, message))
-        if spoilt:
-            self.finish_and_claim(life.owner, spoilt, (), 0)
-        return claims
+        return claims, tuple(spoilt)
 
     def _solo(
         self, life: _Life, run: str, token: int, name: bytes, work: bytes | None, state: bytes, extra: bytes | None
     ) -> Claim:
         timeout = self.task_timeout
         work = work or b""
+        if self.s.signatures is not None:
+            self.s.signatures.check_task(run, work, extra)
         label = decode_label(work).python or label_of(work)
         if extra is not None:
             more = decode_extra(extra)
@@ -260,22 +296,27 @@ class Claims:
 
     def _step(
         self, run: str, idx: int, token: int, attempt: int, digest: bytes, node: int, item: int, workflow: bytes,
-        turn: int, scheduled_at: bytes | None,
+        number: int, scheduled_at: bytes | None,
     ) -> Claim:  # fmt: skip
-        plan = self.s.plans.get(digest.decode())
         child = None if item < 0 else item
-        work, refers = plan.work(node)
         name = workflow.decode()
+        turn = Round(run, name, number, None if scheduled_at is None else int(scheduled_at))
+        plan = self._plan(turn, idx, digest.decode(), node, child)
+        work, refers = plan.work(node)
         inputs = None
         if refers:
-            scheduled = None if scheduled_at is None else int(scheduled_at)
-            found = self.s.inputs.of(plan, node, child, Round(run, name, turn, scheduled))
+            found = self.s.inputs.of(plan, node, child, turn)
             inputs = msgspec.Raw(encode(found))
         timeout = plan.nodes[node].timeout
         return Claim(
             run, idx, plan.step_path(node, child), name, token, attempt,
             self.task_timeout if timeout is None else timeout, msgspec.Raw(work), inputs, plan.graph.directory,
         )  # fmt: skip
+
+    def _plan(self, turn: Round, idx: int, digest: str, node: int, item: int | None) -> Plan:
+        if self.s.signatures is None:
+            return self.s.plans.get(digest)
+        return self.s.signatures.plan_of_step(turn, idx, digest, node, item)
 
     # --- put back ----------------------------------------------------------------------------------------------------
 

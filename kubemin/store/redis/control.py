@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from kubemin.errors import NotFound, Refused
 from kubemin.model.states import Cause
 from kubemin.store.admission import concurrency_held, concurrency_key
 from kubemin.store.base import Stop
-from kubemin.store.codec import decode
+from kubemin.store.codec import Extra, decode, decode_extra, encode
 from kubemin.store.redis import keys
 from kubemin.store.redis.claims import Claims, owner_of
 from kubemin.store.redis.intake import Intake
-from kubemin.store.redis.records import pack, read_run
+from kubemin.store.redis.records import RunRecord, pack, read_run
 from kubemin.store.redis.session import Session
+from kubemin.store.redis.signatures import seal_of
+
+RACES = 3  # with others that run it again meanwhile
 
 
 class Control:
@@ -38,6 +45,16 @@ class Control:
         return waiting
 
     def retry(self, run: str, step: str | None) -> int:
+        for _ in range(RACES):
+            told, ckey = self._retry(run, step)
+            if told != b"~":
+                break
+        if isinstance(told, bytes):
+            raise _refusal(run, ckey, told.decode())
+        return int(told)
+
+    def _retry(self, run: str, step: str | None) -> tuple[int | bytes, str | None]:
+        """What the script says, and the concurrency key."""
         raw, params, work = self.s.client.execute("HMGET", keys.run(run), "r", "p", "w")
         again = ckey = policy = None
         if raw is not None:
@@ -49,10 +66,30 @@ class Control:
                 ckey, policy = concurrency_key(plan, decode(params or b"{}")), rule.policy
         elif step is not None:
             again = self._solo_step(run, step, work)
-        told = self.s.engine("retry", (keys.run(run),), id=run, again=again, ckey=ckey, policy=policy)
-        if isinstance(told, bytes):
-            raise _refusal(run, ckey, told.decode())
-        return int(told)
+        signed = self._signed_again(run, raw, params, work)
+        request = {"id": run, "again": again, "ckey": ckey, "policy": policy, **signed}
+        return self.s.engine("retry", (keys.run(run),), **request), ckey
+
+    def _signed_again(self, run: str, raw: bytes | None, params: bytes | None, work: bytes | None) -> dict[str, Any]:
+        """A new signature for what was signed before: of a run's next round, and of today. Raises Unsigned."""
+        if self.s.signatures is None:
+            return {}
+        if raw is not None:
+            return self._round_signed(run, read_run(raw, self.s.version, run), params)
+        if work is None:
+            return {}
+        found = self.s.client.execute("HGET", keys.run(run), "x")
+        extra = decode_extra(found) if found else Extra()
+        self.s.signatures.verify_task(run, work, extra)
+        extra.sig = self.s.signatures.sign_task(run, work, extra)
+        return {"extra": encode(extra).decode()}
+
+    def _round_signed(self, run: str, record: RunRecord, params: bytes | None) -> dict[str, Any]:
+        assert self.s.signatures is not None
+        signature = self.s.client.execute("HGET", keys.run(run), "sig")
+        seal = self.s.signatures.verify_run(seal_of(run, record, params), signature)
+        seal = msgspec.structs.replace(seal, round=seal.round + 1)
+        return {"round": seal.round, "signature": self.s.signatures.sign_run(seal)}
 
     def _solo_step(self, run: str, step: str, work: bytes | None) -> int:
         if work is None:
@@ -91,6 +128,8 @@ def _refusal(run: str, ckey: str | None, told: str) -> Exception:
         return NotFound(f"there is no run {run}")
     if told == "-":
         return Refused(f"run {run} has not ended; cancel it first, or wait")
+    if told == "~":
+        return Refused(f"run {run} is being run again by others; look at it, and try again")
     if told == "c":
         return Refused(f"run {run} has completed; name the step to run again from (--from STEP)")
     return concurrency_held(told[1:], ckey)

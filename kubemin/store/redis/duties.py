@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from kubemin.clock import SECOND, Micros
 from kubemin.errors import KubeminError
 from kubemin.model.records import Definition, Submission
+from kubemin.signing import Unsigned
 from kubemin.store.base import Change, Retention
 from kubemin.store.codec import encode
 from kubemin.store.plans import CorruptDefinition
 from kubemin.store.redis import keys
-from kubemin.store.redis.definitions import fields
+from kubemin.store.redis.definitions import fields, read_definition
 from kubemin.store.redis.intake import Intake, MarkThere
 from kubemin.store.redis.records import NewerRecord, Spoilt, pack, read_schedule
 from kubemin.store.redis.session import Session
+from kubemin.telemetry import log
 
 DAY = 86_400.0
 FIELDS_AT_ONCE = 200
@@ -24,6 +26,7 @@ class Duties:
     def __init__(self, session: Session, intake: Intake) -> None:
         self.s = session
         self.intake = intake
+        self._distrusted: set[tuple[str, str]] = set()
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -92,6 +95,7 @@ class Duties:
 
     def publish(self, definitions: Sequence[Definition]) -> dict[str, list[str]]:
         self.define(definitions)
+        self._vouch(definitions)
         entries = [
             [
                 each.graph.workflow,
@@ -106,6 +110,13 @@ class Duties:
         told = self.s.client.run("publish", touched, keys.PREFIX, request)
         names = [sorted(name.decode() for name in each) for each in told]
         return dict(zip(("added", "changed", "removed"), names, strict=True))
+
+    def _vouch(self, definitions: Sequence[Definition]) -> None:
+        """So that whoever submits one of them by its name knows that a key holder published it."""
+        if (signatures := self.s.signatures) is not None and definitions:
+            self.s.client.pipeline(
+                [("HSET", keys.graph(each.hash), "sig", signatures.vouch(each.hash)) for each in definitions]
+            )
 
     def fire(self, workflow: str, slot: Micros, submission: Submission | None) -> bool:
         mark = (workflow, slot)
@@ -134,14 +145,21 @@ class Duties:
         for name, packed in sorted(zip(raw[::2], raw[1::2], strict=True)):
             try:
                 known = read_schedule(packed, self.s.version, name.decode())
-                if known.s and (definition := self.definition(known.h)) is not None:
+                if known.s and (definition := self._published(name.decode(), known.h)) is not None:
                     marks[name.decode()] = (definition, known.m)
             except (NewerRecord, Spoilt, CorruptDefinition) as error:
                 self.s.leave_out(name.decode(), error)
         return marks
 
-    def definition(self, digest: str) -> Definition | None:
-        return self.s.definition(digest)
+    def _published(self, name: str, digest: str) -> Definition | None:
+        """What a schedule may fire. One that cannot be trusted is told of once, and stays where it is."""
+        try:
+            return read_definition(self.s, digest, name)
+        except Unsigned as error:
+            if (name, digest) not in self._distrusted:
+                self._distrusted.add((name, digest))
+                log.error("a schedule does not fire", workflow=name, definition=digest, reason=str(error))
+            return None
 
     # --- pruning -----------------------------------------------------------------------------------------------------
 

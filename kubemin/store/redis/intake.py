@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from kubemin.clock import Micros
 from kubemin.errors import KubeminError, NotFound
 from kubemin.model.records import Accepted, Submission
@@ -14,8 +16,10 @@ from kubemin.store.admission import Answer
 from kubemin.store.codec import Extra, encode
 from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
+from kubemin.store.redis.definitions import read_definition
 from kubemin.store.redis.records import encode_sorted, pack, read_schedule
 from kubemin.store.redis.session import Session
+from kubemin.store.redis.signatures import Seal, Signatures
 
 AT_ONCE = 250  # single tasks in one script: about 1.5 ms
 
@@ -24,8 +28,9 @@ class Intake:
     def __init__(self, session: Session) -> None:
         self.s = session
 
-    def submit(self, submissions: Sequence[Submission], *, patient: bool = False) -> list[Answer]:
-        """`patient`: a run that its concurrency policy would reject waits instead."""
+    def submit(self, submissions: Sequence[Submission], *, staged: bool = False) -> list[Answer]:
+        """`staged`: unpacked from a batch, with the signature that its sender gave each. A run that its concurrency
+        policy would reject waits instead."""
         answers: list[Answer | None] = [None] * len(submissions)
         solos: dict[str, list[int]] = {}
         for number, submission in enumerate(submissions):
@@ -34,21 +39,26 @@ class Intake:
                     admission.check_single(submission)
                     solos.setdefault(submission.queue, []).append(number)
                 else:
-                    self._flush(solos, submissions, answers)  # in the order given: a key may be shared
-                    answers[number] = self.submit_run(submission, patient=patient)
+                    self._flush(solos, submissions, answers, staged)  # in the order given: a key may be shared
+                    answers[number] = self.submit_run(submission, staged=staged)
             except KubeminError as error:
                 answers[number] = admission.rejection(error)
-        self._flush(solos, submissions, answers)
+        self._flush(solos, submissions, answers, staged)
         return [answer for answer in answers if answer is not None]
 
     # --- single tasks ------------------------------------------------------------------------------------------------
 
     def _flush(
-        self, solos: dict[str, list[int]], submissions: Sequence[Submission], answers: list[Answer | None]
+        self,
+        solos: dict[str, list[int]],
+        submissions: Sequence[Submission],
+        answers: list[Answer | None],
+        staged: bool,
     ) -> None:
+        signatures = None if staged else self.s.signatures
         for queue, numbers in solos.items():
             calls = [numbers[at : at + AT_ONCE] for at in range(0, len(numbers), AT_ONCE)]
-            self._send(queue, calls, submissions, answers)
+            self._send(queue, calls, submissions, answers, signatures)
         solos.clear()
 
     def _send(
@@ -57,6 +67,7 @@ class Intake:
         calls: Sequence[list[int]],
         submissions: Sequence[Submission],
         answers: list[Answer | None],
+        signatures: Signatures | None,
     ) -> None:
         version = self.s.version
         touched = (
@@ -64,7 +75,7 @@ class Intake:
             keys.due(version), keys.PAUSED,
         )  # fmt: skip
         head = self.s.request(queue=queue, held=keys.held(queue, version), name=f"{queue}@{version}", version=version)
-        batches = (_arguments(submissions[number] for number in numbers) for numbers in calls)
+        batches = (_arguments((submissions[number] for number in numbers), signatures) for numbers in calls)
         replies = self.s.run_many("submit_solos", touched, ((head, *batch) for batch in batches))
         for numbers, reply in zip(calls, replies, strict=True):
             for number, told in zip(numbers, reply, strict=True):
@@ -73,14 +84,15 @@ class Intake:
     # --- runs of a workflow ------------------------------------------------------------------------------------------
 
     def submit_run(
-        self, submission: Submission, *, patient: bool = False, mark: tuple[str, Micros] | None = None
+        self, submission: Submission, *, staged: bool = False, mark: tuple[str, Micros] | None = None
     ) -> Answer:
         """Raises what is wrong with it. With `mark` it is a schedule's: raises `MarkThere` when the slot has fired."""
         run = submission.id
         admission.check_id(run)
         plan = self.plan_of(submission)
         params = admission.bind(plan, submission.params)
-        body = encode(params).decode() if params else ""
+        body = _body(params)
+        signatures = None if staged else self.s.signatures
         rule, ckey = plan.graph.concurrency, admission.concurrency_key(plan, params)
         reply = self.s.engine(
             "submit_run",
@@ -88,15 +100,18 @@ class Intake:
             follow=len(plan.nodes) <= self.s.whole,
             id=run,
             hash=plan.hash,
-            workflow=submission.workflow or plan.graph.workflow,
+            workflow=_name(submission, plan),
             params=body,
+            signature=submission.signature
+            if signatures is None
+            else signatures.sign_run(_seal(submission, plan, body)),
             key=submission.key,
             digest=digest(submission.workflow, params),
             start_at=submission.start_at,
             scheduled_at=submission.scheduled_at,
             ckey=ckey,
             policy=None if rule is None else rule.policy,
-            patient=patient,
+            patient=staged,
             mark=mark,
         )
         return run_answer(submission, ckey, reply)
@@ -106,15 +121,32 @@ class Intake:
 
     def _published(self, workflow: str) -> str | None:
         raw = self.s.client.execute("HGET", keys.WORKFLOWS, workflow)
-        return None if raw is None else read_schedule(raw, self.s.version, workflow).h
+        if raw is None:
+            return None
+        digest_ = read_schedule(raw, self.s.version, workflow).h
+        if self.s.signatures is not None:
+            read_definition(self.s, digest_, workflow)
+        return digest_
 
     # --- batches in parts --------------------------------------------------------------------------------------------
 
     def stage(self, batch: str, body: bytes) -> None:
-        count = len(admission.read_part(batch, body, self.plan_of))
-        request = pack({"batch": batch, "digest": hashlib.sha1(body).hexdigest(), "count": count})
+        submissions = admission.read_part(batch, body, self.plan_of)
+        request = pack({"batch": batch, "digest": hashlib.sha1(body).hexdigest(), "count": len(submissions)})
         touched = (keys.inbox(batch), keys.parts(batch), keys.BATCHES)
+        if (signatures := self.s.signatures) is not None:
+            body = encode([self._signed(each, signatures) for each in submissions])
         self.s.client.run("stage", touched, keys.PREFIX, request, body)
+
+    def _signed(self, submission: Submission, signatures: Signatures) -> Submission:
+        """As it travels in a batch: who unpacks it has nothing to add."""
+        if submission.work is not None:
+            signature = signatures.sign_task(submission.id, encode(submission.work), beside(submission))
+            return msgspec.structs.replace(submission, signature=signature)
+        plan = self.plan_of(submission)
+        params = admission.bind(plan, submission.params)
+        signature = signatures.sign_run(_seal(submission, plan, _body(params)))
+        return msgspec.structs.replace(submission, definition=plan.hash, params=params, signature=signature)
 
     def seal(self, batch: str) -> int:
         touched = (keys.inbox(batch), keys.BATCHES, keys.SEALED, keys.sealing(self.s.version))
@@ -134,7 +166,7 @@ class Intake:
         part = self.s.client.execute("LINDEX", keys.inbox(batch), 0) or b"|[]"
         number, _, body = part.partition(b"|")
         submissions = admission.decode_submissions(body)
-        self.submit(submissions, patient=True)
+        self.submit(submissions, staged=True)
         request = pack({"batch": batch, "part": number.decode() + "|"})
         self.s.client.run("unpacked", (keys.inbox(batch), keys.sealing(version)), keys.PREFIX, request)
         return max(len(submissions), 1)
@@ -147,18 +179,36 @@ class Intake:
                     yield part.partition(b"|")[2]
 
 
-def _arguments(submissions: Iterable[Submission]) -> list[Any]:
+def _arguments(submissions: Iterable[Submission], signatures: Signatures | None) -> list[Any]:
     arguments: list[Any] = []
     for each in submissions:
         plain = each.key is None and each.timeout is None and each.retry is None and each.start_at is None
-        if plain and not each.workflow:
+        if plain and not each.workflow and signatures is None and not each.signature:
             arguments += (each.id, encode(each.work), b"", b"", b"", b"")
             continue
-        extra = Extra(each.workflow, each.timeout, each.retry, each.start_at, each.key)
+        extra, work = beside(each), encode(each.work)
+        if signatures is not None:
+            extra.sig = signatures.sign_task(each.id, work, extra)
         key = each.key or ""
         mark = digest(each.workflow, each.work) if key else ""
-        arguments += (each.id, encode(each.work), encode(extra), key, mark, each.start_at or "")
+        arguments += (each.id, work, encode(extra), key, mark, each.start_at or "")
     return arguments
+
+
+def beside(task: Submission) -> Extra:
+    return Extra(task.workflow, task.timeout, task.retry, task.start_at, task.key, task.signature)
+
+
+def _name(submission: Submission, plan: Plan) -> str:
+    return submission.workflow or plan.graph.workflow
+
+
+def _body(params: dict[str, Any]) -> str:
+    return encode(params).decode() if params else ""
+
+
+def _seal(one: Submission, plan: Plan, body: str) -> Seal:
+    return Seal(one.id, _name(one, plan), plan.hash, body.encode(), one.key, one.start_at, one.scheduled_at, 1)
 
 
 def digest(workflow: str, content: Any) -> str:

@@ -12,8 +12,10 @@ import msgspec
 
 from kubemin import clock
 from kubemin.clock import Micros
-from kubemin.model.records import Outcome, Owner
+from kubemin.errors import KubeminError, Refused
+from kubemin.model.records import Accepted, Claim, Outcome, Owner, Rejection, Submission
 from kubemin.model.states import Cause
+from kubemin.signing import Signer
 from kubemin.store.base import Stop, Verdict
 from kubemin.store.codec import encode
 from kubemin.store.redis import keys
@@ -32,6 +34,7 @@ LAPSED_AT_ONCE = 200  # slots looked at in one call
 RETIRED_LIFE = 7 * 86_400.0  # seconds that an adopted instance is known as dead
 MISSED = 3  # heartbeats after which a node counts as lost
 STEP_DOWN_LIFE = 10.0  # seconds
+SURE_SECONDS = 30.0  # that what nodes say of their signing keys is relied on
 WORKER_NAME = "kubemin-worker:"  # + instance:slot:incarnation: name of a worker's connection, by which it is unblocked
 
 Held = tuple[Owner, str, int, int]  # owner, run, idx, token
@@ -70,6 +73,7 @@ class NodeRecord(msgspec.Struct, frozen=True, rename="camel"):
     drained: bool = False
     started: Micros = 0
     every: float = 5.0  # seconds between heartbeats
+    keys: tuple[str, ...] = ()  # ids of its signing keys: it runs what one of them signed
 
 
 class NodeView(msgspec.Struct, frozen=True):
@@ -96,6 +100,54 @@ class NodeStore(RedisStore):
         self._ttl, self._tolerance = ttl, 2 * renew
         self._cursor = "0"
         self.durability = Durability(self.client)
+        self._obstacle: KubeminError | None = None
+        self._known_keys_until = float("-inf")
+
+    # --- signing -----------------------------------------------------------------------------------------------------
+
+    def trust(self, signer: Signer | None, life: float, obstacle: KubeminError | None = None) -> None:
+        """Sign, and believe only what is signed; `life`: seconds that a signed run may be begun in. `obstacle`: why
+        there is a key that cannot be used, which is raised when something would have to be signed."""
+        self._session.trust(signer, life)
+        self._obstacle = obstacle
+
+    @property
+    def signer(self) -> Signer | None:
+        signatures = self._session.signatures
+        return None if signatures is None else signatures.signer
+
+    def sign_output(self, claim: Claim, outcome: Outcome) -> str:
+        """Empty where nothing is signed."""
+        signatures = self._session.signatures
+        return "" if signatures is None else signatures.sign_output(claim, outcome)
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Accepted | Rejection]:
+        self._check_keys()
+        return super().submit(submissions)
+
+    def stage(self, batch: str, submissions: bytes) -> None:
+        self._check_keys()
+        super().stage(batch, submissions)
+
+    def retry(self, run: str, step: str | None = None) -> int:
+        self._check_keys()
+        return super().retry(run, step)
+
+    def _check_keys(self) -> None:
+        """Whether some node runs what we submit, as far as it is known. Raises Refused, and the obstacle."""
+        if self._obstacle is not None:
+            raise self._obstacle
+        if clock.monotonic() < self._known_keys_until:
+            return
+        live = [view.record for view in self.nodes() if not view.is_lost]
+        if live and not any(self._runs_ours(record) for record in live):
+            raise _unknown_key(self.signer, live[0])
+        self._known_keys_until = clock.monotonic() + SURE_SECONDS
+
+    def _runs_ours(self, record: NodeRecord) -> bool:
+        return not record.keys or (self.signer is not None and self.signer.id in record.keys)
+
+    # --- settings ----------------------------------------------------------------------------------------------------
 
     @property
     def output_bytes(self) -> int:
@@ -295,6 +347,12 @@ class NodeStore(RedisStore):
             return False
         self.client.execute("DEL", keys.LEADER_STEP_DOWN)
         return True
+
+
+def _unknown_key(signer: Signer | None, node: NodeRecord) -> Refused:
+    theirs = f"node {node.node} runs only what is signed with key {' or '.join(node.keys)}"
+    ours = "no signingKeyFile is set here" if signer is None else f"the first key here is {signer.id}"
+    return Refused(f"{theirs}, and {ours}: name the fleet's key file in signingKeyFile", code="unsigned")
 
 
 def _stop(owner: Owner, run: bytes, idx: int, token: bytes, cause: bytes) -> Stop:

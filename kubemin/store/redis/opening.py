@@ -6,6 +6,7 @@ import os
 
 import msgspec
 
+from kubemin import signing
 from kubemin.config import Settings
 from kubemin.errors import Invalid
 from kubemin.store.redis import address as addresses
@@ -13,6 +14,7 @@ from kubemin.store.redis.client import Client
 from kubemin.store.redis.node import NodeStore
 
 CREDENTIAL = "redis-password"  # among systemd's credentials
+DAY = 86_400.0
 
 
 def redis_address(settings: Settings) -> addresses.Address:
@@ -21,8 +23,9 @@ def redis_address(settings: Settings) -> addresses.Address:
     return msgspec.structs.replace(address, state_dir=str(settings.state_dir))
 
 
-def open_store(settings: Settings, *, instance: str = "", name: str = "kubemin") -> NodeStore:
-    """`name` is the connection's in CLIENT LIST. Raises Invalid."""
+def open_store(settings: Settings, *, instance: str = "", name: str = "kubemin", reads: bool = False) -> NodeStore:
+    """`name` is the connection's in CLIENT LIST. `reads`: a signing key that cannot be read is an obstacle only to
+    what has to be signed. Raises Invalid."""
     store = NodeStore(
         settings.redis_addr,
         instance=instance,
@@ -33,7 +36,23 @@ def open_store(settings: Settings, *, instance: str = "", name: str = "kubemin")
         client=Client(redis_address(settings), name=name),
     )
     store.output_bytes = settings.retention.output_bytes
+    try:
+        trust(store, settings)
+    except Invalid as exc:
+        if not reads:
+            raise
+        store.trust(None, 0.0, exc)
     return store
+
+
+def trust(store: NodeStore, settings: Settings) -> bool:
+    """Take the keys of the settings; True: they are others than before. Raises Invalid."""
+    path, kept = settings.signing_key_file, settings.retention
+    signer = None if path is None else signing.load(path)
+    if signer == store.signer:
+        return False
+    store.trust(signer, max(kept.days * DAY, kept.min))
+    return True
 
 
 def _password(settings: Settings) -> str | None:

@@ -9,21 +9,23 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from kubemin import clock as clocks
 from kubemin.clock import SECOND, Micros, WallClock
 from kubemin.errors import KubeminError
-from kubemin.model.records import Definition
 from kubemin.model.references import ReferenceMissing
+from kubemin.model.states import Cause
+from kubemin.signing import Signer, Unsigned
 from kubemin.store.base import CRASH_LIMIT, LOSS_LIMIT, Change
-from kubemin.store.codec import decode, decode_graph, label_of
+from kubemin.store.codec import decode, label_of
 from kubemin.store.inputs import Round
-from kubemin.store.plans import CorruptDefinition, Plan, Plans
+from kubemin.store.plans import Plan, Plans
 from kubemin.store.redis import keys
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.inputs import Inputs
 from kubemin.store.redis.records import NewerRecord, pack, read_run, version_of
+from kubemin.store.redis.signatures import Signatures, cause_of, is_named
+from kubemin.store.redis.signed_inputs import SignedInputs
+from kubemin.telemetry import log
 
 RECORDS = 250  # that one script may touch: about 2 ms
 MOST_CHANGES = 10_000  # that nobody asked for; older ones are dropped
@@ -54,7 +56,8 @@ class Session:
         self.whole = slice_size  # nodes of a graph that is unpacked when it is accepted
         self._follow_up = FOLLOW_UP * slice_size if slice_size >= RECORDS else 0
         self.plans = Plans(self._definition)
-        self.inputs = Inputs(client)
+        self.inputs: Inputs = Inputs(client)
+        self.signatures: Signatures | None = None  # in a fleet that signs
         self.changes: deque[Change] = deque(maxlen=MOST_CHANGES)
         self.left = False  # work is left for `advance`
         self.term: tuple[int, str] | None = None  # epoch and holder, when this node leads
@@ -68,6 +71,15 @@ class Session:
         self._left_out: dict[str, str] = {}  # what could not be read, and why
         self._offset = 0.0
         self._read_at = float("-inf")
+
+    def trust(self, signer: Signer | None, life: float) -> None:
+        """Sign what is written from here on, and believe only what is signed. None: as without signing."""
+        self.plans = Plans(self._definition)  # what was read before was not verified
+        self.signatures = None if signer is None else Signatures(signer, self.client, self.plans, life)
+        if self.signatures is None:
+            self.inputs = Inputs(self.client)
+        else:
+            self.inputs = SignedInputs(self.client, self.plans, self.signatures)
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -151,18 +163,20 @@ class Session:
     # --- fan-outs ----------------------------------------------------------------------------------------------------
 
     def _begin_fan(self, run: str, idx: int, turn: int) -> None:
-        total, message, version = -1, "", 1
+        total, message, cause, version = -1, "", Cause.REFERENCE, 1
         raw = self.client.execute("HGET", keys.run(run), "r")
         if raw is not None:
             record = read_run(raw, self.version, run)
             version = record.v
-            plan = self.plans.get(record.d)
             try:
+                plan = self.plans.get(record.d)
                 total = len(self.inputs.items(plan, idx, Round(run, record.W, turn, record.sc)))
             except (ReferenceMissing, ValueError) as error:
                 message = str(error)
+            except Unsigned as error:
+                message, cause = str(error), cause_of(error)
         touched = (keys.run(run), keys.tasks(run), keys.fans(version))
-        self.engine("fan", touched, id=run, idx=idx, round=turn, total=total, message=message)
+        self.engine("fan", touched, id=run, idx=idx, round=turn, total=total, cause=cause.value, message=message)
 
     # --- telling -----------------------------------------------------------------------------------------------------
 
@@ -194,15 +208,10 @@ class Session:
         found, meta = self.client.execute("HMGET", keys.graph(digest), "g", "meta")
         if meta is not None and (version := version_of(meta)) > self.version:
             raise NewerRecord(f"definition {digest[:12]}", version, self.version)
+        if self.signatures is not None and found is not None and not is_named(digest, found):
+            log.warning("a definition in Redis is not what its name says; it is not used", definition=digest)
+            return None
         return found
-
-    def definition(self, digest: str) -> Definition | None:
-        """Raises NewerRecord, CorruptDefinition."""
-        graph, source = self._definition(digest), self.client.execute("HGET", keys.graph(digest), "src")
-        try:
-            return None if graph is None else Definition(digest, decode_graph(graph), (source or b"").decode())
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise CorruptDefinition(f"definition {digest[:12]} cannot be read: {error}") from error
 
     def leave_out(self, what: str, why: KubeminError) -> None:
         """Something that this node cannot work with is left as it is. Told once."""

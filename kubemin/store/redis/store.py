@@ -153,12 +153,15 @@ class RedisStore(RedisReader):
         return self._claims.finish_and_claim(owner, (), queues, limit)[1]
 
     def finish(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
-        return self._claims.finish_and_claim(owner, outcomes, (), 0)[0]
+        return self._claims.finish(owner, outcomes)
 
     def finish_and_claim(
         self, owner: Owner, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int, entry: Entry | None = None
     ) -> tuple[list[Verdict], list[Claim]]:
         return self._claims.finish_and_claim(owner, outcomes, queues, limit, entry)
+
+    def owes(self, owner: Owner) -> bool:
+        return self._claims.owes(owner)
 
     def give_back(self, owner: Owner, claims: Sequence[tuple[str, int, int]]) -> int:
         return self._claims.give_back(owner, claims)

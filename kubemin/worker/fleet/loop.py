@@ -31,6 +31,7 @@ from kubemin.telemetry import log
 from kubemin.worker.execute import Executor
 from kubemin.worker.fleet.batch import Batch
 from kubemin.worker.fleet.counts import Sender
+from kubemin.worker.fleet.guard import Guard
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.loop import IDLE_SECONDS, Worker, _poll
 from kubemin.worker.output import PythonOutput
@@ -57,6 +58,7 @@ class FleetWorker(Worker):
         owner: Owner,
         store: NodeStore,
         batch: Batch,
+        guard: Guard,
     ) -> None:
         super().__init__(slot, settings, writer, tasks, reports, interrupts, output, executor)
         self._settings = settings
@@ -64,6 +66,7 @@ class FleetWorker(Worker):
         self._owner = owner
         self._store = store
         self._batch = batch
+        self._guard = guard
         self._queues = settings.queues
         self._mode = Mode()
         self._claims: deque[Claim] = deque()
@@ -120,11 +123,13 @@ class FleetWorker(Worker):
             self._execute(self._claims.popleft())
         elif self._overdue is not None:
             self._await()
-        elif self._mode.paused:
-            super()._rest()
         elif pause := self._store.client.retry_in():
             self._idle_poll.poll(min(pause, IDLE_SECONDS) * 1000)
             self._interrupts.read()
+        elif self._store.owes(self._owner):
+            self._accept(self._guarded_claim(None, 0) or [])
+        elif self._mode.paused:
+            super()._rest()
         else:
             self._begin_wait()
 
@@ -135,6 +140,12 @@ class FleetWorker(Worker):
         if self._batch.results:
             self._finish()
         self._give_back(gone)
+
+    def _check(self, task: str) -> None:
+        """The connection may be another one than before the task, and is ours."""
+        fd = self._store.client.fileno()
+        self._hygiene.own = set() if fd is None else {fd}
+        super()._check(task)
 
     @property
     def _takes_no_more(self) -> bool:
@@ -153,7 +164,7 @@ class FleetWorker(Worker):
         try:
             if self._store.left:
                 self._store.advance(RECORDS)
-            self._hygiene.own = {self._store.begin_wait(self._queues)}
+            self._store.begin_wait(self._queues)
             self._overdue = clock.monotonic() + BLOCK + OVERDUE
         except StoreUnavailable as error:
             log.debug("waiting for Redis", worker=self._slot, reason=str(error))
@@ -189,13 +200,15 @@ class FleetWorker(Worker):
         claims = self._guarded_claim(entry, limit)
         if claims is None:
             return
+        self._tell()  # of tasks that were refused
         self._empty = 0 if claims else self._empty + 1
         if self._empty >= EMPTY_CLAIMS:
             self._see_whether_known()
         self._accept(claims)
         self._tell()
 
-    def _guarded_claim(self, entry: tuple[str, int], limit: int) -> list[Claim] | None:
+    def _guarded_claim(self, entry: tuple[str, int] | None, limit: int) -> list[Claim] | None:
+        """Without an entry and a limit: what an unanswered request has claimed."""
         try:
             _, claims = self._store.finish_and_claim(self._owner, (), self._queues, limit, entry)
         except StoreUnavailable as error:
@@ -212,7 +225,6 @@ class FleetWorker(Worker):
         self._overdue = None
         log.debug("cut off while waiting for a task", worker=self._slot, reason=reason)
         self._store.client.disconnect()
-        self._hygiene.own = set()
         try:
             self._channel.try_send(LOST, b"{}")
         except OSError:
@@ -255,10 +267,12 @@ class FleetWorker(Worker):
     def _execute(self, claim: Claim) -> None:
         self._counts.send()
         faults.point("worker.taken")
-        outcome = self._executor.execute(claim)
+        outcome = self._guard.execute(claim)
         faults.point("worker.ended")
         self._done += 1
+        # However long the reply takes, the step has ended: its deadline counts no more, and nobody is to stop it.
         self._writer.done = self._done
+        self._writer.reporting()
         self._look_after(claim, outcome)
         self._batch.ended(claim, outcome)
         faults.point("worker.noted")
@@ -295,13 +309,12 @@ class FleetWorker(Worker):
                 "the result was delivered after the outage", worker=self._slot, task=_tasks(outcomes), seconds=seconds
             )
         self._batch.told()
-        self._hygiene.own = {fd} if (fd := self._store.client.fileno()) is not None else set()
         self._tell()
         faults.point("worker.reported")
         self._accept(claims)
 
     def _outage_begins(self, outcomes: Sequence[Outcome], error: StoreUnavailable) -> float:
-        self._writer.idle(self._done)  # its deadline no longer counts
+        self._writer.idle(self._done)  # whoever kills it now does not do so under its task
         log.warning(
             "Redis cannot be reached; a result is kept", worker=self._slot, task=_tasks(outcomes), reason=str(error)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings
+from kubemin.errors import Invalid
 from kubemin.model.records import Owner
 from kubemin.outbox import Outbox
 from kubemin.scoreboard import SlotWriter
@@ -11,7 +12,9 @@ from kubemin.store.redis.node import connection_name
 from kubemin.store.redis.opening import open_store
 from kubemin.worker.execute import Executor
 from kubemin.worker.fleet.batch import Batch
+from kubemin.worker.fleet.guard import Guard
 from kubemin.worker.fleet.loop import FleetWorker
+from kubemin.worker.fleet.replays import Replays
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.output import PythonOutput
 
@@ -27,8 +30,16 @@ def run_fleet_worker(
     output: PythonOutput,
     executor: Executor,
 ) -> None:
-    """Until told to stop, or to be replaced. Raises Invalid: an address that cannot be used."""
+    """Until told to stop, or to be replaced. Raises Invalid: an address or a key file that cannot be used."""
     store = open_store(settings, instance=owner.instance, name=connection_name(owner))
     batch = Batch(tickets, reports, Outbox(settings.runtime_dir, owner))
+    guard = Guard(store, executor, _replays(settings) if store.signer is not None else None)
     parts = (owner.slot, settings, writer, tasks, reports, interrupts, output, executor)
-    FleetWorker(*parts, owner=owner, store=store, batch=batch).run()
+    FleetWorker(*parts, owner=owner, store=store, batch=batch, guard=guard).run()
+
+
+def _replays(settings: Settings) -> Replays:
+    try:
+        return Replays(settings.state_dir)
+    except OSError as exc:
+        raise Invalid(f"signingKeyFile: tokens cannot be noted in {settings.state_dir}: {exc.strerror}") from exc

@@ -54,7 +54,7 @@ function M.backoff(retry, used)
   return delay * (1 + 0.1 * (REQ.spread or 0))
 end
 
-local NOT_TRIED_AGAIN = { crash = true, start = true, reference = true, corrupt = true }
+local NOT_TRIED_AGAIN = { crash = true, start = true, reference = true, corrupt = true, unsigned = true, replayed = true }
 
 -- nil, delay, used: tried again; else the attempt's end.
 function M.after_attempt(state, cause, used, retry, stopped)

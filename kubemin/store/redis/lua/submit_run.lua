@@ -3,7 +3,7 @@
 -- Accept one run of a workflow. Of a large graph the rest is unpacked by `advance`.
 -- KEYS   1 the run's record, 2 its definition, 3 runs, 4 keys, 5 holders
 -- ARGV   1 prefix; 2 packed: id, hash, workflow, params (JSON or ''), key, digest, start_at, scheduled_at, ckey, policy, patient,
---        version, again "workflow slot" of a schedule
+--        version, signature, again "workflow slot" of a schedule
 -- reply  1 new, 0 was there, "=ID" the key's run, "!ID" the key is another's, "%ID" holds the concurrency key, "?" no such definition
 if REQ.mark then
   local mark = M.raise_mark(REQ.mark[1], REQ.mark[2])
@@ -23,6 +23,7 @@ if REQ.ckey and REQ.policy == 'reject' and not REQ.patient then
 end
 if REQ.key then call('HSET', KEYS[4], REQ.key, REQ.id .. ' ' .. REQ.digest) end
 if REQ.params ~= '' then call('HSET', KEYS[1], 'p', REQ.params) end
+if REQ.signature ~= '' then call('HSET', KEYS[1], 'sig', REQ.signature) end
 call('ZADD', KEYS[3], 0, REQ.id)
 local due = REQ.start_at and REQ.start_at > NOW and REQ.start_at or nil
 local run = {
