@@ -14,13 +14,16 @@ from kubemin.channel import (
     ACK_KIND,
     CANCEL_KIND,
     HELLO_KIND,
+    MODE_KIND,
     REPORT,
     TASK_KIND,
+    Mode,
     PacketConnection,
     pack_report,
     packet_pair,
     unpack_ack,
     unpack_cancel,
+    unpack_mode,
     unpack_task,
 )
 from kubemin.coordinator.broker import KILL_AFTER_PYTHON, STALL_SECONDS, Link
@@ -114,6 +117,14 @@ def test_taking_back_repeats_a_hello_it_met(worker: Worker) -> None:
     assert worker.link.take_back() == [(RUN, 1, 1)]
     packet = worker.tasks.try_recv()
     assert packet is not None and packet[0] == HELLO_KIND
+
+
+def test_taking_back_repeats_the_mode_it_met(worker: Worker) -> None:
+    worker.link.tell_mode(Mode(distributed=True))
+    worker.link.hand([claim(1)])
+    assert worker.link.take_back() == [(RUN, 1, 1)]
+    packet = worker.tasks.try_recv()
+    assert packet is not None and packet[0] == MODE_KIND and unpack_mode(packet[1]) == Mode(distributed=True)
 
 
 def test_a_broken_report_is_dropped_and_the_next_one_counts(worker: Worker) -> None:

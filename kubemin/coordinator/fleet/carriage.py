@@ -28,7 +28,7 @@ from kubemin.telemetry import log
 AT_ONCE = 500  # runs in one step
 STEP_SECONDS = 0.03
 DOUBT_SECONDS = 2.0  # before they are
-CONFIRM_AT_ONCE = 5000
+CONFIRM_AT_ONCE = 2000
 KEEP_MARKS = 30 * 86_400 * clock.SECOND  # how long this node knows that a run has moved
 
 
@@ -51,9 +51,7 @@ class Carriage:
             faults.point("carrier.packed")
             parcels = self._moving.parcels(AT_ONCE)
         if not parcels:
-            self._confirm()
-            self._defined.clear()
-            return False
+            return self._confirm()
         try:
             self._bring(parcels)
         except (NotDurable, Incomplete) as exc:
@@ -76,12 +74,16 @@ class Carriage:
         self.moved += len(arrived)
         faults.point("carrier.carried")
 
-    def _confirm(self) -> None:
-        """Only then may the fleet's store forget where they came from."""
-        while runs := self._moving.unconfirmed(CONFIRM_AT_ONCE):
-            self._target.arrivals.forget(runs)
-            faults.point("carrier.forgotten")
-            self._moving.confirmed(runs, self._moving.now() - KEEP_MARKS)
+    def _confirm(self) -> bool:
+        """Only now may the fleet's store forget where they came from. False: there was nothing to tell it."""
+        runs = self._moving.unconfirmed(CONFIRM_AT_ONCE)
+        if not runs:
+            self._defined.clear()
+            return False
+        self._target.arrivals.forget(runs)
+        faults.point("carrier.forgotten")
+        self._moving.confirmed(runs, self._moving.now() - KEEP_MARKS)
+        return True
 
     # --- runs of a workflow ------------------------------------------------------------------------------------------
 
