@@ -22,6 +22,7 @@ from kubemin.model.names import QUEUE, QUEUE_SHAPE
 from kubemin.model.states import RunState
 
 KEY_CHARACTERS = 512
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]").search
 Duration = float | str | timedelta  # seconds, or text such as "5m"
 Instant = datetime | str  # a datetime without a zone is local time
 RetryPolicy = int | Mapping[str, Any]  # attempts after the first, or {"limit": 3, "delay": "5s", …}
@@ -54,8 +55,8 @@ def queue_name(queue: str) -> str:
 
 def run_key(key: str | None) -> str | None:
     """Raises Invalid for what is no key: nothing, or more than a line of text."""
-    if key is not None and not (isinstance(key, str) and 0 < len(key) <= KEY_CHARACTERS):
-        raise invalid("key", f"a key is text of 1 to {KEY_CHARACTERS} characters")
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= KEY_CHARACTERS and not _CONTROL(key)):
+        raise invalid("key", f"a key is one line of text, 1 to {KEY_CHARACTERS} characters")
     return key
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -63,6 +64,20 @@ def test_a_database_of_another_program(folder: Path) -> None:
     with pytest.raises(StoreUnavailable, match="another program") as caught:
         SqliteStore(path, instance="x")
     assert caught.value.fatal
+
+
+@pytest.mark.parametrize("made", ["touched", "opened"])
+def test_a_file_whose_maker_died_before_its_first_commit_holds_nothing(folder: Path, made: str) -> None:
+    path = folder / "kubemin.db"
+    path.touch()
+    if made == "opened":
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+    with pytest.raises(StoreUnavailable, match="holds nothing yet") as caught:
+        SqliteReader(str(path)).queues()
+    assert caught.value.code == "no_store"
+    SqliteStore(str(path), instance="x").close()
+    assert SqliteReader(str(path)).queues() == []
 
 
 def test_a_newer_schema_is_refused(local: Sqlite) -> None:

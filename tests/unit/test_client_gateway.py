@@ -161,6 +161,9 @@ def test_files_and_parameters(client: Client, tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         client.submit(str(file), {"who": "you"}, key="k")
     assert (refused.value.code, refused.value.exit_code) == ("key_conflict", 5)
+    for key in ("", "two\nlines", "\x1b[31mred", "k" * 513):
+        with pytest.raises(Invalid, match="one line of text"):
+            client.submit(str(file), key=key)
     with pytest.raises(Invalid):
         client.submit(file, {"who": "YOU", "what": 1})
     with pytest.raises(Invalid):

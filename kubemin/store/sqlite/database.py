@@ -153,7 +153,8 @@ def _open_reader(path: str, options: str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA query_only = ON")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB // 4}")
-        _check_version(connection, path)
+        if not _check_version(connection, path):  # whoever made the file died before its first commit
+            raise StoreUnavailable(f"{path}: holds nothing yet; start kubemin once, or check stateDir", code="no_store")
     except BaseException:
         connection.close()
         raise
