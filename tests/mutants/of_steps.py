@@ -152,4 +152,21 @@ HIDING = (
     ),
 )
 
-ALL = STEPS + FILES + HIDING
+LOOKING_AFTER = (
+    Mutant(
+        "a worker is replaced one task late",
+        "kubemin/worker/loop.py",
+        "self._done >= maximum",
+        "self._done > maximum",
+        ("tests/integration/test_python_step.py::test_recycling",),
+    ),
+    Mutant(
+        "another step's output may ask for a secret",
+        "kubemin/model/references.py",
+        "isinstance(given[key], Mapping)",
+        "isinstance(item, Mapping)",
+        ("tests/unit/test_references.py::test_work_becomes_text_where_the_kernel_wants_text",),
+    ),
+)
+
+ALL = STEPS + FILES + HIDING + LOOKING_AFTER

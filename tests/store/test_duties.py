@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
 from driving import ALICE, accept, complete_all, drain, finish, of, outcome, single, start, take
 from engines import Engine
 from graphs import node, workflow
 
 from kubemin.clock import SECOND
+from kubemin.errors import NotFound
 from kubemin.model.graph import Concurrency, Schedule
 from kubemin.model.ids import run_id
 from kubemin.model.records import Accepted, Rejection, Submission
@@ -14,6 +17,7 @@ from kubemin.store.base import Retention, RunFilter
 
 NIGHTLY = workflow("nightly", node("a"), schedule=Schedule("0 3 * * *", "Europe/Berlin"))
 PLAIN = workflow("plain", node("a"))
+GIVEN = workflow("given", node("a"), params={"day": {"default": "tue"}})
 NOTHING_KEPT = Retention(days=0, runs=0, minimum=0)
 DAY = 86_400
 
@@ -155,6 +159,19 @@ def test_a_key_is_forgotten_with_its_run_only(engine: Engine) -> None:
     assert accept(engine.store, of(PLAIN, key="g")) != [graph]
 
 
+def test_nothing_is_left_of_a_run_that_was_dropped(engine: Engine) -> None:
+    """Neither of one with parameters, output and tails, nor of a single task whose work has a place of its own."""
+    engine.store.define([GIVEN])
+    large = single(work={"python": "m:f", "args": ["x" * 10_000]}, key="large")
+    runs = accept(engine.store, of(GIVEN, params={"day": "mon"}, key="graph"), large)
+    for claim in take(engine.store):
+        finish(engine.store, outcome(claim, output=[1], stdout="out", stderr="err"))
+    assert all(engine.leftovers([run]) > 2 for run in runs)
+    assert engine.store.prune(NOTHING_KEPT) == 2
+    drain(engine.store)
+    assert engine.leftovers(runs) == 0
+
+
 def test_a_large_run_is_dropped_in_pieces(engine: Engine) -> None:
     run = start(engine.store, workflow("w", *(node(f"s{n}") for n in range(2500))))
     complete_all(engine.store)
@@ -183,13 +200,24 @@ def test_definitions_that_nothing_refers_to_are_dropped(engine: Engine) -> None:
     engine.store.prune(Retention())
     engine.store.prune(Retention())
     assert engine.store.definition(other.hash) is None and engine.store.states([run]) == {}
+    assert isinstance(engine.store.submit([of(other)])[0], Rejection), "it is remembered, and kept nowhere"
 
 
 def test_owners_and_batches_are_forgotten_in_time(engine: Engine) -> None:
     done(engine, 1)
     engine.store.lose(ALICE, None)
-    engine.store.stage("never-sealed", b"[]")
+    body = msgspec.json.encode([single()])
+    engine.store.stage("never-sealed", body)
+    engine.store.stage("sealed", body)
+    engine.store.seal("sealed")
+    drain(engine.store)
+    engine.clock.forward(3601)
+    engine.store.prune(Retention())
+    assert engine.store.seal("sealed") == 1, "a late repeat is still known as one"
     engine.clock.forward(30 * DAY)
     engine.store.prune(Retention())
+    for batch in ("sealed", "never-sealed") if engine.transactional else ():  # Redis lets them expire, by its own clock
+        with pytest.raises(NotFound):
+            engine.store.seal(batch)
     engine.check()
     assert engine.store.advance() is False

@@ -69,6 +69,16 @@ def test_an_old_token_is_refused_and_told(engine: Engine, kind: str) -> None:
     assert engine.store.finish(ALICE, [outcome(old)]) == [Verdict.FENCED]
 
 
+def test_a_late_outcome_of_a_second_attempt_is_not_taken_for_a_repeat_of_the_first(engine: Engine) -> None:
+    start(engine.store, AGAIN)
+    finish(engine.store, outcome(claim_one(engine), TaskState.FAILED, Cause.EXIT))
+    engine.clock.forward(20)
+    engine.store.promote()
+    second = claim_one(engine)
+    engine.store.lose(ALICE, None)
+    assert engine.store.finish(ALICE, [outcome(second)]) == [Verdict.FENCED]
+
+
 def test_outcomes_of_nothing_are_refused(engine: Engine) -> None:
     assert engine.store.finish(ALICE, [Outcome(run_id(), 0, 1, TaskState.COMPLETED)]) == [Verdict.FENCED]
 
