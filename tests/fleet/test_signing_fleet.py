@@ -86,7 +86,7 @@ class Attacker:
         from kubemin.store.redis.definitions import fields
 
         made = load_workflow_text(source, "evil.yaml", "/")
-        for name, value in fields(made):
+        for name, value in fields(made, 1):
             self("HSET", keys.graph(made.hash), name, value)
         return made.hash
 
@@ -241,7 +241,7 @@ def test_an_old_entry_that_is_put_back(daemon: Daemon, attacker: Attacker) -> No
 def test_a_batch_that_nobody_sent(daemon: Daemon, attacker: Attacker) -> None:
     submission = {"id": run_id(), "work": {"run": ["touch", str(attacker.effects)]}, "signature": "x.1.y"}
     attacker("RPUSH", keys.inbox("batch"), b"1|" + msgspec.json.encode([submission, submission | {"id": run_id()}]))
-    attacker("RPUSH", keys.SEALING, "batch")
+    attacker("RPUSH", keys.sealing(), "batch")
     refused(daemon, submission["id"])
     assert attacker.done == []
 
@@ -342,8 +342,27 @@ def test_a_published_workflow_that_was_changed(daemon: Daemon, attacker: Attacke
         assert caught.value.code == "unsigned"
     told = daemon.ctl("submit", "chain")
     assert told.code == 5 and "cannot be trusted" in told.stderr and "Traceback" not in told.stderr
-    daemon.wait_log("a schedule does not fire")
+    daemon.wait_log("left out of the leader's work workflow=ticking")
     assert attacker.done == []
+
+
+def test_runs_that_a_node_carries_into_the_fleet_are_signed(fleet: Fleet, key_file: Path, tmp_path: Path) -> None:
+    effects = tmp_path / "effects"
+    fleet.server.stop()
+    daemon = fleet.node(signingKeyFile=str(key_file), queues=["default", "middle"])
+    daemon.workflow("chain.yaml", CHAIN.replace("FILE", str(effects)))
+    assert daemon.ctl("reload").code == 0
+    client = daemon.client
+    begun = client.submit("chain", {"word": "carried"})  # its last step has no queue here
+    client.options(queue="late").enqueue("fleetfunctions:effect", str(effects), 7)
+    wait_until(lambda: len(effects.read_text().splitlines()) == 3 if effects.exists() else False, 20)
+    fleet.server.start()
+    wait_until(lambda: daemon.ctl("status", "-o", "json").json["mode"] == "distributed", 20)
+    other = fleet.node(signingKeyFile=str(key_file), queues=["late"])
+    assert begun.wait(20) == "completed", other.log
+    wait_until(lambda: "7" in effects.read_text().split(), 10)
+    assert 'last ["one","two"] ["one","two"]' in effects.read_text()
+    assert "a task was refused" not in daemon.log + other.log
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------

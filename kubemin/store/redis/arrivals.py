@@ -16,7 +16,7 @@ from typing import Any
 from kubemin.clock import Micros
 from kubemin.errors import NotFound, StoreUnavailable
 from kubemin.model.states import TaskState, When
-from kubemin.store.codec import NUMBERS, QUEUED, SETTLED, WAITING, Extra, decode, encode
+from kubemin.store.codec import NUMBERS, QUEUED, SETTLED, WAITING, Detail, Extra, decode, decode_detail, encode
 from kubemin.store.parcel import Parcel, ParcelTask
 from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
@@ -24,6 +24,7 @@ from kubemin.store.redis.claims import TAIL_BYTES, Claims
 from kubemin.store.redis.intake import AT_ONCE, digest
 from kubemin.store.redis.records import pack
 from kubemin.store.redis.session import Session
+from kubemin.store.redis.signatures import Seal
 
 KEPT, FRESH, ALWAYS = 1024, 2048, 8192  # flags, as scripts.py names them
 CANCEL = b"cancel"
@@ -48,7 +49,7 @@ class Arrivals:
         records: list[Any] = []
         outputs: list[Any] = []
         for task in tasks:
-            records += (task.idx, pack(_step(task, plan, shift)))
+            records += (task.idx, pack(self._signed(parcel.id, task, plan, _step(task, plan, shift))))
             if task.output is not None:
                 outputs += (task.idx, task.output.decode())
         request = {
@@ -68,6 +69,7 @@ class Arrivals:
             (keys.run(parcel.id), keys.graph(parcel.definition or ""), keys.tasks(parcel.id)),
             run=_run(parcel, shift, self.s.version),
             params=parcel.params.decode(),
+            signature="" if self.s.signatures is None else self.s.signatures.sign_run(_seal(parcel)),
             tasks=parcel.tasks,
             node=self.s.node,
             key=parcel.key or "",
@@ -80,6 +82,16 @@ class Arrivals:
         if told == b"-":
             raise Incomplete(f"run {parcel.id}: parts of it were lost; it is sent again", code="incomplete")
         return told.decode()[1:] if isinstance(told, bytes) else None
+
+    def _signed(self, run: str, task: ParcelTask, plan: Plan, record: dict[str, Any]) -> dict[str, Any]:
+        """With a signature of its output, as if its worker had been in the fleet."""
+        signatures = self.s.signatures
+        if signatures is None or task.state is not TaskState.COMPLETED or task.base is not None:
+            return record
+        detail = decode_detail(task.detail) if task.detail else Detail()
+        step = plan.step_path(task.node, task.item)
+        detail.sig = signatures.sign_completed(run, step, task.token, task.output or b"")
+        return record | {"D": encode(detail).decode()}
 
     # --- single tasks ------------------------------------------------------------------------------------------------
 
@@ -95,7 +107,7 @@ class Arrivals:
                 "budget": self._claims.output_bytes,
             }
             packed = pack(self.s.engine_request(**request))
-            arguments = [argument for each in some for argument in _single(each, shift, self.s.version)]
+            arguments = [argument for each in some for argument in _single(each, shift, self.s)]
             told, *beside = self.s.client.run("arrive_singles", (keys.ARRIVED,), keys.PREFIX, packed, *arguments)
             self.s.take(*beside)
             taken |= {
@@ -173,13 +185,22 @@ def _step(task: ParcelTask, plan: Plan, shift: Micros) -> dict[str, Any]:
     return _present(record)
 
 
-def _single(parcel: Parcel, shift: Micros, version: int) -> tuple[Any, ...]:
+def _seal(parcel: Parcel) -> Seal:
+    return Seal(
+        parcel.id, parcel.workflow, parcel.definition or "", parcel.params, parcel.key, parcel.start_at,
+        parcel.scheduled_at, parcel.round,
+    )  # fmt: skip
+
+
+def _single(parcel: Parcel, shift: Micros, session: Session) -> tuple[Any, ...]:
     task = parcel.task
     assert task is not None
     extra = Extra(parcel.workflow, parcel.timeout, parcel.retry, parcel.start_at, parcel.key)
+    if session.signatures is not None:
+        extra.sig = session.signatures.sign_task(parcel.id, parcel.work, extra)
     mark = digest(parcel.workflow, decode(parcel.work)) if parcel.key else ""
     more = b"" if extra == Extra() else encode(extra)
-    return parcel.id, parcel.work, more, parcel.key or "", mark, _single_state(parcel, task, shift, version)
+    return parcel.id, parcel.work, more, parcel.key or "", mark, _single_state(parcel, task, shift, session.version)
 
 
 def _single_state(parcel: Parcel, task: ParcelTask, shift: Micros, version: int) -> bytes:

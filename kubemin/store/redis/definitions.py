@@ -1,27 +1,16 @@
-"""Definitions: as Lua reads them, in parts, so that no script unpacks more of a graph than it needs; and as a whole.
-
-In a fleet that signs a definition is what its name says, and a published one is vouched for, or it is not read.
-"""
+"""Definitions as Lua reads them: the graph in parts, so that no script unpacks more of it than it needs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import Any
 
 from kubemin.model.graph import Node, Retry
 from kubemin.model.records import Definition
 from kubemin.model.references import has_reference
-from kubemin.signing import Unsigned
-from kubemin.store.codec import decode_graph, encode
-from kubemin.store.plans import CorruptDefinition, Plan
-from kubemin.store.redis import keys
-from kubemin.store.redis.records import NewerRecord, pack, version_of
-from kubemin.store.redis.signatures import is_named
-
-if TYPE_CHECKING:
-    from kubemin.store.redis.session import Session
+from kubemin.store.codec import encode
+from kubemin.store.plans import Plan
+from kubemin.store.redis.records import pack
 
 CHUNK = 200  # dependents in one field, as in lua/settle.lua
 
@@ -63,22 +52,3 @@ def _retry(retry: Retry) -> dict[str, Any]:
         "max_delay": retry.max_delay,
         "causes": dict.fromkeys(retry.causes, True),
     }
-
-
-def read_definition(session: Session, digest: str, published: str | None = None) -> Definition | None:
-    """`published`: the workflow that it is the definition of. Raises Unsigned, NewerRecord, CorruptDefinition."""
-    touched = keys.graph(digest)
-    body, source, signature, meta = session.client.execute("HMGET", touched, "g", "src", "sig", "meta")
-    if body is None:
-        return None
-    if meta is not None and (version := version_of(meta)) > session.version:
-        raise NewerRecord(f"definition {digest[:12]}", version, session.version)
-    if session.signatures is not None and not is_named(digest, body):
-        raise Unsigned(f"definition {digest[:12]} in Redis is not what its name says")
-    try:
-        graph, text = decode_graph(body), (source or b"").decode()
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CorruptDefinition(f"definition {digest[:12]} cannot be read: {error}") from error
-    if session.signatures is not None and published is not None:
-        session.signatures.check_published(published, graph.workflow, digest, signature)
-    return Definition(digest, graph, text)

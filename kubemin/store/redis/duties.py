@@ -12,11 +12,10 @@ from kubemin.store.base import Change, Retention
 from kubemin.store.codec import encode
 from kubemin.store.plans import CorruptDefinition
 from kubemin.store.redis import keys
-from kubemin.store.redis.definitions import fields, read_definition
+from kubemin.store.redis.definitions import fields
 from kubemin.store.redis.intake import Intake, MarkThere
 from kubemin.store.redis.records import NewerRecord, Spoilt, pack, read_schedule
 from kubemin.store.redis.session import Session
-from kubemin.telemetry import log
 
 DAY = 86_400.0
 FIELDS_AT_ONCE = 200
@@ -26,7 +25,6 @@ class Duties:
     def __init__(self, session: Session, intake: Intake) -> None:
         self.s = session
         self.intake = intake
-        self._distrusted: set[tuple[str, str]] = set()
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -145,21 +143,11 @@ class Duties:
         for name, packed in sorted(zip(raw[::2], raw[1::2], strict=True)):
             try:
                 known = read_schedule(packed, self.s.version, name.decode())
-                if known.s and (definition := self._published(name.decode(), known.h)) is not None:
+                if known.s and (definition := self.s.definition(known.h, name.decode())) is not None:
                     marks[name.decode()] = (definition, known.m)
-            except (NewerRecord, Spoilt, CorruptDefinition) as error:
+            except (NewerRecord, Spoilt, CorruptDefinition, Unsigned) as error:
                 self.s.leave_out(name.decode(), error)
         return marks
-
-    def _published(self, name: str, digest: str) -> Definition | None:
-        """What a schedule may fire. One that cannot be trusted is told of once, and stays where it is."""
-        try:
-            return read_definition(self.s, digest, name)
-        except Unsigned as error:
-            if (name, digest) not in self._distrusted:
-                self._distrusted.add((name, digest))
-                log.error("a schedule does not fire", workflow=name, definition=digest, reason=str(error))
-            return None
 
     # --- pruning -----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ from kubemin.store.admission import Answer
 from kubemin.store.codec import Extra, encode
 from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
-from kubemin.store.redis.definitions import read_definition
 from kubemin.store.redis.records import encode_sorted, pack, read_schedule
 from kubemin.store.redis.session import Session
 from kubemin.store.redis.signatures import Seal, Signatures
@@ -125,7 +124,7 @@ class Intake:
             return None
         digest_ = read_schedule(raw, self.s.version, workflow).h
         if self.s.signatures is not None:
-            read_definition(self.s, digest_, workflow)
+            self.s.definition(digest_, workflow)  # trusted, or refused
         return digest_
 
     # --- batches in parts --------------------------------------------------------------------------------------------

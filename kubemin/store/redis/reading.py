@@ -29,7 +29,6 @@ from kubemin.store.codec import (
 from kubemin.store.inputs import join_outputs
 from kubemin.store.plans import CorruptDefinition, Plan
 from kubemin.store.redis import keys
-from kubemin.store.redis.definitions import read_definition
 from kubemin.store.redis.intake import Intake
 from kubemin.store.redis.records import (
     NewerRecord,
@@ -257,8 +256,8 @@ class Reads:
     def definition(self, name_or_hash: str) -> Definition | None:
         raw = self.s.client.execute("HGET", keys.WORKFLOWS, name_or_hash)
         if raw is None:
-            return read_definition(self.s, name_or_hash)
-        return read_definition(self.s, read_schedule(raw, self.s.version, name_or_hash).h, name_or_hash)
+            return self.s.definition(name_or_hash)
+        return self.s.definition(read_schedule(raw, self.s.version, name_or_hash).h, name_or_hash)
 
 
 # --- views -----------------------------------------------------------------------------------------------------------

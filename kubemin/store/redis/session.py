@@ -9,23 +9,25 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from kubemin import clock as clocks
 from kubemin.clock import SECOND, Micros, WallClock
 from kubemin.errors import KubeminError
+from kubemin.model.records import Definition
 from kubemin.model.references import ReferenceMissing
 from kubemin.model.states import Cause
 from kubemin.signing import Signer, Unsigned
 from kubemin.store.base import CRASH_LIMIT, LOSS_LIMIT, Change
-from kubemin.store.codec import decode, label_of
+from kubemin.store.codec import decode, decode_graph, label_of
 from kubemin.store.inputs import Round
-from kubemin.store.plans import Plan, Plans
+from kubemin.store.plans import CorruptDefinition, Plan, Plans
 from kubemin.store.redis import keys
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.inputs import Inputs
 from kubemin.store.redis.records import NewerRecord, pack, read_run, version_of
 from kubemin.store.redis.signatures import Signatures, cause_of, is_named
 from kubemin.store.redis.signed_inputs import SignedInputs
-from kubemin.telemetry import log
 
 RECORDS = 250  # that one script may touch: about 2 ms
 MOST_CHANGES = 10_000  # that nobody asked for; older ones are dropped
@@ -171,7 +173,7 @@ class Session:
             try:
                 plan = self.plans.get(record.d)
                 total = len(self.inputs.items(plan, idx, Round(run, record.W, turn, record.sc)))
-            except (ReferenceMissing, ValueError) as error:
+            except (ReferenceMissing, CorruptDefinition, ValueError) as error:
                 message = str(error)
             except Unsigned as error:
                 message, cause = str(error), cause_of(error)
@@ -191,10 +193,16 @@ class Session:
             return
         step = task = ""
         if node >= 0:
-            plan = self.plans.find(digest)
-            step = plan.step_path(node, item) if plan is not None else ""
+            step = self._step_path(digest, node, item)
             task = f"{run}.{idx}"
         self.changes.append(Change(what, run, workflow, step, task, state, cause, attempt, message, False, seconds))
+
+    def _step_path(self, digest: str, node: int, item: int) -> str:
+        try:
+            plan = self.plans.find(digest)
+        except CorruptDefinition:  # whoever is to work with it says so
+            return ""
+        return "" if plan is None else plan.step_path(node, item)
 
     def solo_label(self, run: str) -> str:
         work, extra = self.client.execute("HMGET", keys.run(run), "w", "x")
@@ -209,9 +217,23 @@ class Session:
         if meta is not None and (version := version_of(meta)) > self.version:
             raise NewerRecord(f"definition {digest[:12]}", version, self.version)
         if self.signatures is not None and found is not None and not is_named(digest, found):
-            log.warning("a definition in Redis is not what its name says; it is not used", definition=digest)
-            return None
+            raise CorruptDefinition(f"definition {digest[:12]} is not what its name says: it was changed")
         return found
+
+    def definition(self, digest: str, published: str | None = None) -> Definition | None:
+        """`published`: the workflow that it is said to be of. Raises NewerRecord, CorruptDefinition, and in a fleet
+        that signs Unsigned."""
+        body = self._definition(digest)
+        source, signature = self.client.execute("HMGET", keys.graph(digest), "src", "sig")
+        if body is None:
+            return None
+        try:
+            graph, text = decode_graph(body), (source or b"").decode()
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise CorruptDefinition(f"definition {digest[:12]} cannot be read: {error}") from error
+        if self.signatures is not None and published is not None:
+            self.signatures.check_published(published, graph.workflow, digest, signature)
+        return Definition(digest, graph, text)
 
     def leave_out(self, what: str, why: KubeminError) -> None:
         """Something that this node cannot work with is left as it is. Told once."""

@@ -30,7 +30,7 @@ from kubemin.model.states import Cause, Kind, TaskState
 from kubemin.signing import Signer, Unsigned
 from kubemin.store.codec import Extra, decode_detail, decode_extra, encode
 from kubemin.store.inputs import Round
-from kubemin.store.plans import Plan, Plans
+from kubemin.store.plans import CorruptDefinition, Plan, Plans
 from kubemin.store.redis import keys
 from kubemin.store.redis.records import RunRecord, TaskRecord, unpack_run
 
@@ -133,11 +133,18 @@ class Signatures:
         seal = self.seal(turn.run, turn.number)
         if seal.definition != digest or seal.turn != turn:
             raise Unsigned("its run is not the one that was signed")
-        plan = self._plans.find(digest)
-        if plan is None:
-            raise Unsigned("its definition is not the one that was signed")
+        plan = self._plan(digest)
         if not 0 <= node < len(plan.nodes) or not _fits(plan.nodes[node], idx == node, item):
             raise Unsigned("its record names another step")
+        return plan
+
+    def _plan(self, digest: str) -> Plan:
+        try:
+            plan = self._plans.find(digest)
+        except CorruptDefinition as error:
+            raise Unsigned(str(error)) from None
+        if plan is None:
+            raise Unsigned(f"definition {digest[:12]}, which was signed, is gone")
         return plan
 
     # --- outputs -----------------------------------------------------------------------------------------------------
@@ -147,7 +154,10 @@ class Signatures:
         if claim.quiet or outcome.state is not TaskState.COMPLETED:
             return ""
         output = b"" if outcome.output is None else bytes(outcome.output)
-        return self.signer.sign(clock.wall(), *_output(claim.run, claim.step, claim.token, output))
+        return self.sign_completed(claim.run, claim.step, claim.token, output)
+
+    def sign_completed(self, run: str, step: str, token: int, output: bytes) -> str:
+        return self.signer.sign(clock.wall(), *_output(run, step, token, output))
 
     def check_output(self, run: str, step: str, task: TaskRecord, output: bytes | None) -> None:
         """Raises Unsigned, naming the step."""

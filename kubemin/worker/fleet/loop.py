@@ -200,7 +200,6 @@ class FleetWorker(Worker):
         claims = self._guarded_claim(entry, limit)
         if claims is None:
             return
-        self._tell()  # of tasks that were refused
         self._empty = 0 if claims else self._empty + 1
         if self._empty >= EMPTY_CLAIMS:
             self._see_whether_known()
@@ -208,7 +207,7 @@ class FleetWorker(Worker):
         self._tell()
 
     def _guarded_claim(self, entry: tuple[str, int] | None, limit: int) -> list[Claim] | None:
-        """Without an entry and a limit: what an unanswered request has claimed."""
+        """Without an entry: what an unanswered request has claimed."""
         try:
             _, claims = self._store.finish_and_claim(self._owner, (), self._queues, limit, entry)
         except StoreUnavailable as error:
@@ -309,9 +308,9 @@ class FleetWorker(Worker):
                 "the result was delivered after the outage", worker=self._slot, task=_tasks(outcomes), seconds=seconds
             )
         self._batch.told()
-        self._tell()
         faults.point("worker.reported")
         self._accept(claims)
+        self._tell()
 
     def _outage_begins(self, outcomes: Sequence[Outcome], error: StoreUnavailable) -> float:
         self._writer.idle(self._done)  # whoever kills it now does not do so under its task

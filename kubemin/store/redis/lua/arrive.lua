@@ -2,7 +2,7 @@
 -- A run of a workflow that moves here becomes visible, with the tasks that `unload` brought, and goes on. A queued task
 -- comes as a waiting one whose needs have ended: `release` queues it, when the run holds its concurrency key.
 -- KEYS   1 the run's record, 2 its definition, 3 its tasks
--- ARGV   1 prefix; 2 packed: node, run (its record), params (JSON or ''), tasks (how many), key, digest, floor, unmade {queue = items}
+-- ARGV   1 prefix; 2 packed: node, run (its record), params (JSON or ''), signature (or ''), tasks (how many), key, digest, floor, unmade {queue = items}
 -- reply  1 new, 0 was here, "=ID" the key's run, "!ID" the key is another's, "?" no such definition, "-" not all tasks
 --        are here: what was unloaded is lost
 local run = REQ.run
@@ -32,6 +32,7 @@ end
 M.built(run)
 M.settle(REQ.slice)
 if REQ.params ~= '' then call('HSET', KEYS[1], 'p', REQ.params) end
+if REQ.signature ~= '' then call('HSET', KEYS[1], 'sig', REQ.signature) end
 call('HINCRBY', P .. 'references', run.d, 1)
 M.note_arrival(run.id, REQ.key, REQ.digest)
 return M.reply(1)
