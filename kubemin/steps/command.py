@@ -94,7 +94,7 @@ def _supervise(
     identity = identity_of(step.user)
     cell = containment.open(parse_limits(step.work))
     try:
-        child = _spawn(work, Setting(cell, identity, step.directory, keeps_python))
+        child = _spawn(work, Setting(cell, identity, step.directory, keeps_python, _stdin(step)))
         try:
             watch = Watch(child, step, cell, containment)
             ended = watch.until_dead()
@@ -107,6 +107,11 @@ def _supervise(
             child.close()
     finally:
         cell.close()
+
+
+def _stdin(step: Step) -> bytes:
+    given = step.work.get("stdin")
+    return given.encode(errors="replace") if isinstance(given, str) else b""
 
 
 def _spawn(work: Work, setting: Setting) -> Child:

@@ -65,6 +65,7 @@ def read_failure(raw: bytes) -> Failure | None:
 
 
 Work = Callable[["Inherited"], int]
+Streams = tuple[int, int, int]  # what becomes 0, 1 and 2
 
 
 class Inherited(msgspec.Struct, frozen=True):
@@ -80,12 +81,13 @@ class Inherited(msgspec.Struct, frozen=True):
 
 class Setting(msgspec.Struct, frozen=True):
     """In what a step runs. `keeps_python`: the child goes on as this program, to call a function, so descriptor
-    numbers that the worker's objects believe to own stay taken."""
+    numbers that the worker's objects believe to own stay taken. `stdin`: what it reads; nothing: the end at once."""
 
     cell: Cell
     identity: Identity | None
     directory: str
     keeps_python: bool = False
+    stdin: bytes = b""
 
 
 def spawn(work: Work, setting: Setting) -> Child:
@@ -102,7 +104,8 @@ def spawn(work: Work, setting: Setting) -> Child:
             ours.callback(os.close, result)
         for fd in (out, err):
             _prepare_output(fd, setting.identity)
-        pid = _fork(lambda parent: _become(parent, work, setting, (out, err), Inherited(failed, result)))
+        streams = (_input(setting.stdin, theirs), out, err)
+        pid = _fork(lambda parent: _become(parent, work, setting, streams, Inherited(failed, result)))
         pidfd = _open_pidfd(pid)
         for fd in (failure, stdout, stderr):
             os.set_blocking(fd, False)
@@ -115,6 +118,20 @@ def _pipe(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
     ours.callback(os.close, reader)
     theirs.callback(os.close, writer)
     return reader, writer
+
+
+def _input(body: bytes, theirs: ExitStack) -> int:
+    """A file in memory, and no pipe: whoever does not read it holds up nobody."""
+    if not body:
+        source = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        theirs.callback(os.close, source)
+        return source
+    source = os.memfd_create("kubemin-stdin")
+    theirs.callback(os.close, source)
+    with open(source, "wb", closefd=False) as file:
+        file.write(body)
+    os.lseek(source, 0, os.SEEK_SET)
+    return source
 
 
 def _prepare_output(fd: int, identity: Identity | None) -> None:
@@ -146,12 +163,12 @@ def _fork(child: Callable[[int], NoReturn]) -> int:
     return pid
 
 
-def _become(parent: int, work: Work, setting: Setting, outputs: tuple[int, int], inherited: Inherited) -> NoReturn:
+def _become(parent: int, work: Work, setting: Setting, streams: Streams, inherited: Inherited) -> NoReturn:
     """The child's life. Ends in exec or _exit, never in the worker's code."""
     code, stage = NOT_STARTED, "prepare"
     try:
         setting.cell.join()
-        inherited = _take_descriptors(outputs, inherited, setting.keeps_python)
+        inherited = _take_descriptors(streams, inherited, setting.keeps_python)
         _default_signals()
         os.setsid()
         os.umask(UMASK)
@@ -171,11 +188,11 @@ def _become(parent: int, work: Work, setting: Setting, outputs: tuple[int, int],
         os._exit(code)
 
 
-def _take_descriptors(outputs: tuple[int, int], inherited: Inherited, keeps_python: bool) -> Inherited:
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for fd, source in enumerate((null, *outputs)):
+def _take_descriptors(streams: Streams, inherited: Inherited, keeps_python: bool) -> Inherited:
+    for fd, source in enumerate(streams):
         os.dup2(source, fd)
     if keeps_python:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         _blank_others(null, {0, 1, 2, null, inherited.failure, inherited.result})
         return inherited
     os.dup2(inherited.failure, 3, inheritable=False)

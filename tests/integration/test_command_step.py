@@ -129,6 +129,13 @@ def test_standard_input_is_empty(tmp_path: Path) -> None:
     assert ended.stdout == "end\n"
 
 
+def test_standard_input_of_a_call_is_its_text_whether_it_reads_it_or_not(tmp_path: Path) -> None:
+    """More than a pipe holds, and read by nobody: the step neither hangs nor is ended for it."""
+    text = "{" + "x" * 200_000 + "}"
+    assert run(tmp_path, {"run": ["wc", "-c"], "stdin": text}).stdout == "200002\n"
+    assert run(tmp_path, {"run": ["true"], "stdin": text}).state is TaskState.COMPLETED
+
+
 def test_signals_umask_session_and_environment_are_fresh(tmp_path: Path) -> None:
     def unusual() -> Ended:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -49,6 +49,7 @@ from kubemin.telemetry import log
 
 LONGEST_WAIT = 1.0
 RECORD_SECONDS = 1.0  # between heartbeats in the scoreboard
+CALLS_SECONDS = 0.5  # between looks for calls of onFailure that a killed worker has left
 LOOK_SECONDS = 2.0  # between looks whether Redis is still this fleet's
 FINISH_SECONDS = 5.0  # for what is pending at the end; a successor does the rest
 
@@ -84,6 +85,7 @@ class FleetCoordinator:
         self.outages = Outages(store.client)
         self._failed: dict[str, str] = {}  # steps that the server refuses, and why
         self._record, self._look = Every(RECORD_SECONDS), Every(LOOK_SECONDS, jitter=0.1)
+        self._calls = Every(CALLS_SECONDS, jitter=0.2)
         self.tally = begin_tally(settings, board.read_coordinator())
         self.history = History()
         self._title = ""
@@ -201,6 +203,8 @@ class FleetCoordinator:
     def _rescue(self) -> None:
         self.rescues.turn()
         self.newer.turn()
+        if self._calls.due():
+            self.store.pay_calls()
 
     def _wishes(self) -> None:
         if self.publishing:
@@ -283,6 +287,7 @@ class FleetCoordinator:
         if self._take_keys():  # of another file
             self.settings = take_over(self.store, self.settings, self.control)
         self.rescues.queues = self.settings.queues
+        self.store.on_failure = self.settings.on_failure
         self.office.duties.configure(self.settings)
         self.office.duties.invalidate()
         self.publishing = False

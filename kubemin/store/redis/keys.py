@@ -124,6 +124,11 @@ def ended(version: int = 1) -> str:
     return f"{PREFIX}ended{mark(version)}"
 
 
+def hooks(version: int = 1) -> str:
+    """List `RUN ROUND`: calls of onFailure that are owed (hooks.py); gone when empty."""
+    return f"{PREFIX}hooks{mark(version)}"
+
+
 def files(node: str) -> str:
     """Hash workflow -> definition: what a node published last. For ever, small."""
     return f"{PREFIX}files:{node}"

@@ -22,6 +22,7 @@ from kubemin.store.redis import keys
 from kubemin.store.redis.claims import Entry, lock_value, slot_name
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.durability import Durability
+from kubemin.store.redis.hooks import Hooks
 from kubemin.store.redis.records import pack
 from kubemin.store.redis.store import RedisStore
 
@@ -98,6 +99,7 @@ class NodeStore(RedisStore):
         super().__init__(address, **options)
         self._claims.ttl = ttl
         self._ttl, self._tolerance = ttl, 2 * renew
+        self._hooks = Hooks(self._session, self._intake, self._reads)
         self._cursor = "0"
         self.durability = Durability(self.client)
         self._obstacle: KubeminError | None = None
@@ -165,6 +167,19 @@ class NodeStore(RedisStore):
     @property
     def version(self) -> int:
         return self._session.version
+
+    @property
+    def on_failure(self) -> tuple[str, ...]:
+        """The setting `onFailure`: owed for each run whose failure this node's scripts see."""
+        return self._session.on_failure
+
+    @on_failure.setter
+    def on_failure(self, argv: tuple[str, ...]) -> None:
+        self._session.on_failure = argv
+
+    def pay_calls(self) -> int:
+        """Submit what `onFailure` is owed; any node may, at any time. How many."""
+        return self._hooks.pay()
 
     def newest_version(self) -> int:
         """Of records that somebody has written into this fleet's queues."""

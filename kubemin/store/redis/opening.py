@@ -36,6 +36,7 @@ def open_store(settings: Settings, *, instance: str = "", name: str = "kubemin",
         client=Client(redis_address(settings), name=name),
     )
     store.output_bytes = settings.retention.output_bytes
+    store.on_failure = settings.on_failure
     try:
         trust(store, settings)
     except Invalid as exc:

@@ -71,6 +71,7 @@ class Session:
             "version": version,
         }
         self._left_out: dict[str, str] = {}  # what could not be read, and why
+        self.on_failure: tuple[str, ...] = ()  # argv, of this node's settings
         self._offset = 0.0
         self._read_at = float("-inf")
 
@@ -109,6 +110,8 @@ class Session:
 
     def engine_request(self, **more: Any) -> dict[str, Any]:
         request = {**self._common, "spread": random.random(), **more}
+        if self.on_failure:
+            request["hook"] = True
         if self.clock is not None:
             request["now"] = self.clock()
         return request
@@ -235,7 +238,7 @@ class Session:
             self.signatures.check_published(published, graph.workflow, digest, signature)
         return Definition(digest, graph, text)
 
-    def leave_out(self, what: str, why: KubeminError) -> None:
+    def leave_out(self, what: str, why: Exception) -> None:
         """Something that this node cannot work with is left as it is. Told once."""
         if self._left_out.get(what) != str(why):
             self._left_out[what] = str(why)

@@ -22,7 +22,7 @@ from kubemin.errors import KubeminError, Refused, StoreUnavailable
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.scoreboard import SlotWriter
 from kubemin.store import undelivered
-from kubemin.store.failhook import submit_for
+from kubemin.store.failhook import FAILURES
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.node import BLOCK, OVERDUE, NodeStore
 from kubemin.store.redis.session import RECORDS
@@ -307,6 +307,7 @@ class FleetWorker(Worker):
             log.info(
                 "the result was delivered after the outage", worker=self._slot, task=_tasks(outcomes), seconds=seconds
             )
+        faults.point("worker.settled")
         self._batch.told()
         faults.point("worker.reported")
         self._accept(claims)
@@ -346,10 +347,12 @@ class FleetWorker(Worker):
             return
         self._counts.note(changes)
         tell(changes)
+        if not any(not change.step and change.state in FAILURES for change in changes):
+            return
         try:
-            submit_for(self._store, changes, self._settings)
+            self._store.pay_calls()
         except KubeminError as error:
-            log.error("onFailure could not be submitted", reason=str(error))
+            log.warning("onFailure is left to the coordinators", reason=str(error))
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

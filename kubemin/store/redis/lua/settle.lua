@@ -73,6 +73,11 @@ function M.end_task(run, task, state, cause, message)
   if run.l == 0 and run.s < COMPLETED then M.end_run(run) end
 end
 
+-- `onFailure`: hooks.py pays. Its own failure starts no other.
+function M.owe_call(id, round, version)
+  if REQ.hook then call('RPUSH', P .. 'hooks' .. M.mark(version), string.format('%s %d', id, round)) end
+end
+
 function M.end_run(run)
   M.touch_run(run)
   if run.dl then call('ZREM', P .. 'deadlines' .. M.mark(run.v), run.id) end
@@ -80,6 +85,7 @@ function M.end_run(run)
   run.s, run.c = M.run_end(run.st, run.c)
   run.E, run.dl, run.du = NOW, nil, nil
   call('RPUSH', P .. 'ended', run.id .. string.format(' %.0f', NOW))
+  if (run.s == FAILED or run.s == TIMEOUT) and run.W ~= 'on-failure' then M.owe_call(run.id, run.R, run.v) end
   M.tell_event('finished', run)
   local key, held = run.ck, run.h
   run.ck, run.h = nil, nil

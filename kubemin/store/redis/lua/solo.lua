@@ -55,6 +55,8 @@ function M.end_solo(task, state, cause, message)
   task.f = M.clear(task.f, STOPPING)
   M.save_solo(task)
   call('RPUSH', P .. 'ended', task.run .. string.format(' %.0f', NOW))
+  local is_call = task.x and string.find(task.x, '"label":"on-failure"', 1, true)
+  if (state == FAILED or state == TIMEOUT) and not is_call then M.owe_call(task.run, task.R or 1, task.v) end
   if cause == 'crash' then M.solo_event('quarantined', task, cause, message) end
   M.solo_event('finished', task, cause, message)
 end
