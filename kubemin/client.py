@@ -21,9 +21,10 @@ import msgspec
 
 from kubemin.api import naming
 from kubemin.api.enqueue import Options
-from kubemin.api.gateway import Connection, Gateway, Moved, Requests, no_rights
+from kubemin.api.gateway import Connection, Gateway, Moved, Requests
 from kubemin.api.options import Duration, Instant, RetryPolicy, past, queue_name, run_key, run_state, start_at
 from kubemin.api.payload import Call, Function, encode_json, slices
+from kubemin.api.readers import Readers
 from kubemin.api.replies import decode_replies, rejection
 from kubemin.api.run import Run
 from kubemin.api.waiting import Waiting
@@ -44,8 +45,6 @@ AT_ONCE = 1000  # submissions in one request
 PART_BYTES = 8 * 1024 * 1024  # of one request
 
 _encode = msgspec.json.Encoder().encode
-
-
 _decode_bool = msgspec.json.Decoder(bool).decode
 _decode_int = msgspec.json.Decoder(int).decode
 
@@ -61,7 +60,7 @@ class Client:
         self._fleet: Fleet | None = None  # of a node that is configured to be in one
         self._node = ""
         self._lock = threading.Lock()
-        self._local = threading.local()
+        self._readers = Readers(state_dir)
         self._plain = Options(self)
         _clients.add(self)
 
@@ -90,7 +89,7 @@ class Client:
         from kubemin.api.fleet import Fleet
 
         self._node = settings.node_id
-        self._fleet = fleet = Fleet(settings, self._gateway)
+        self._fleet = self._readers.fleet = fleet = Fleet(settings, self._gateway)
         self._gateway.moved = fleet.is_right
 
     def __enter__(self) -> Client:
@@ -105,9 +104,7 @@ class Client:
             self._gateway.disconnect()
             if self._fleet is not None:
                 self._fleet.disconnect()
-        reader = self._local.__dict__.pop("reader", None)
-        if reader is not None:
-            reader.close()
+        self._readers.close_mine()
 
     # --- writing ---
 
@@ -247,7 +244,7 @@ class Client:
     @property
     def in_fleet(self) -> bool:
         """This node's submissions go to Redis now."""
-        return self._fleet is not None and self._fleet.is_right()
+        return self._readers.in_fleet
 
     def fleet_store(self) -> NodeStore:
         """This thread's connection to the fleet. Only where `in_fleet`."""
@@ -258,36 +255,7 @@ class Client:
 
     def reader(self) -> Reader:
         """This thread's read-only view of the store. Raises StoreUnavailable."""
-        reader: Reader | None = getattr(self._local, "reader", None)
-        in_redis = self.in_fleet
-        if reader is not None and self._local.in_redis != in_redis:  # the daemon has joined its fleet since
-            reader.close()
-            reader = None
-        if reader is None:
-            reader = self._local.reader = self._open_reader()
-            self._local.in_redis = in_redis
-        return reader
-
-    def _open_reader(self) -> Reader:
-        if self._fleet is not None and self._fleet.is_right():
-            from kubemin.api.carried import CarriedReader
-
-            return CarriedReader(self._fleet.open(), os.path.join(self.state_dir, "kubemin.db"))
-        from kubemin.store.sqlite import SqliteReader
-
-        path = os.path.join(self.state_dir, "kubemin.db")
-        try:
-            os.stat(path)  # not opened: closing any descriptor of it would drop the locks of all of SQLite's
-            if not os.access(path, os.R_OK, effective_ids=True):
-                raise PermissionError
-        except FileNotFoundError:
-            message = f"there is no {path}: no daemon has run here and nothing was submitted yet; check stateDir"
-            raise StoreUnavailable(message, code="no_store") from None
-        except PermissionError:
-            raise Refused(no_rights(path), code="no_rights") from None
-        except OSError as exc:
-            raise StoreUnavailable(f"cannot read {path}: {exc.strerror}") from exc
-        return SqliteReader(path)
+        return self._readers.mine()
 
     # --- submissions, for Options and the command line ---
 
@@ -376,10 +344,7 @@ class Client:
     def _after_fork(self) -> None:
         """In the child: locks may have been held by threads that are not here, and the open files are the parent's."""
         self._lock = threading.Lock()
-        reader = self._local.__dict__.get("reader")
-        if reader is not None:
-            _parents_readers.append(reader)  # SQLite forbids a child to use, or even close, what its parent opened
-        self._local = threading.local()
+        self._readers.after_fork()
         self._gateway.disconnect()
         if self._fleet is not None:
             self._fleet.disconnect()
@@ -393,7 +358,6 @@ def _let_go() -> None:
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
-_parents_readers: list[Any] = []
 
 
 def _after_fork() -> None:

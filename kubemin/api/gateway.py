@@ -240,10 +240,6 @@ class Gateway:
             self._connection.close()
             self._connection = None
 
-    def abandon(self) -> None:
-        """In a forked child: the stream belongs to the parent; close our descriptor of it only."""
-        self.disconnect()
-
     def locked(self) -> bool:
         """Somebody holds the lock on the state directory now."""
         try:

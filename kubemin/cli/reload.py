@@ -143,8 +143,3 @@ class Checker:
 
     def _write(self, definitions: list[Definition]) -> str:
         return write_definitions(self.started.runtime_dir, definitions)
-
-
-def prepare_definitions(settings: Settings, source: Origin | None = None) -> ReloadResult:
-    """`Checker.prepare` for whoever has only the settings."""
-    return Checker(settings, source or origin(None, {}, os.environ)).prepare()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubemin.config.table import DEFAULTS, KEYS, TABLE, Applies, Change, Key, Kind
+from kubemin.config.table import DEFAULTS, TABLE, Applies, Key, Kind
 from kubemin.config.values import limits, show
 
 _PLACEHOLDERS = {
@@ -63,9 +63,3 @@ def markdown() -> str:
         allowed = ", ".join(key.choices) or bounds(key)
         rows.append(f"| `{key.name}` | {default_text(key)} | {allowed} | {_WHEN[key.applies]} | {names} | {key.help} |")
     return "\n".join(rows) + "\n"
-
-
-def change_text(change: Change) -> str:
-    """`gracefulTimeout: 30s -> 1m (live)`, for the outcome of a reload."""
-    key = KEYS[change.key]
-    return f"{change.key}: {show(key, change.old)} -> {show(key, change.new)} ({change.applies})"

@@ -22,7 +22,6 @@ from kubemin.telemetry.journal import SOCKET, Journal, encode, started_by_system
 from kubemin.telemetry.streams import StandardError
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-FORMATS = ("auto", "journald", "text", "json")
 _PRIORITIES = {10: 7, 20: 6, 30: 4, 40: 3}  # syslog's, for journald
 _CUT = "…"
 

@@ -95,7 +95,6 @@ TABLE: Final = (
     Metric("kubemin_store_commit_seconds", _HISTOGRAM, "Of a transaction, its commit to disk."),
     Metric("kubemin_store_bytes", _GAUGE, "Size of the store's files."),
 )
-BY_NAME: Final = {metric.name: metric for metric in TABLE}
 
 
 class Histogram:

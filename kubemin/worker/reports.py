@@ -23,10 +23,6 @@ class Reports:
         self._seq = 0
         self._kept: deque[tuple[int, bytes]] = deque()
 
-    @property
-    def unacknowledged(self) -> int:
-        return len(self._kept)
-
     def send(self, outcome: Outcome) -> bool:
         """False: it could not be sent before the worker had to end; the task is lost with it then, and run again."""
         self._seq += 1

@@ -21,7 +21,7 @@ from kubemin.signing import Signer, Unsigned
 from kubemin.store.base import CRASH_LIMIT, LOSS_LIMIT, Change
 from kubemin.store.codec import decode, decode_graph, label_of
 from kubemin.store.inputs import Round
-from kubemin.store.plans import CorruptDefinition, Plan, Plans
+from kubemin.store.plans import CorruptDefinition, Plans
 from kubemin.store.redis import keys
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.inputs import Inputs
@@ -243,9 +243,3 @@ class Session:
         if self._left_out.get(what) != str(why):
             self._left_out[what] = str(why)
             self.changes.append(Change("left", "", what, message=str(why)))
-
-    def plan_of_run(self, run: str) -> Plan:
-        raw = self.client.execute("HGET", keys.run(run), "r")
-        if raw is None:
-            raise KubeminError(f"run {run} is gone")
-        return self.plans.get(read_run(raw, self.version, run).d)
