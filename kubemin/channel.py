@@ -4,9 +4,8 @@ A message is one packet on an `AF_UNIX SOCK_SEQPACKET` pair: a kind byte and a J
 whole or not at all and to one receiver only, so no reader blocks on half a message, no lock exists that a killed
 process could keep, and two holders of the same read end never get the same task.
 
-`PacketConnection` is a `multiprocess` connection (it pickles, polls, waits and closes like one); the `try_` methods
-beside it never block, and waiting is the caller's, by poll(2). A body too large for a packet travels as a sealed memfd
-attached to it. This module may touch sockets and memfds, nothing else.
+No call blocks; waiting is the caller's, by poll(2). A body too large for a packet travels as a sealed memfd attached to
+it. This module may touch sockets and memfds, nothing else.
 """
 
 from __future__ import annotations

@@ -25,6 +25,11 @@ def wall() -> Micros:
 monotonic = time.monotonic
 
 
+def boottime() -> float:
+    """Seconds since boot, suspended time included; the same in all processes of a machine."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def rfc3339(at: Micros | None) -> str | None:
     """`2026-11-24T07:18:28.123456Z`, or None."""
     if at is None:

@@ -8,7 +8,7 @@ CRC-32, is written by one copy, and a reader that finds it torn five times says 
 Layout, little-endian: 16 KiB header, 16 KiB coordinator, then 512 bytes a slot. The first two are JSON behind
 `sequence, length, CRC`, because they change rarely; a slot record is a fixed structure: it changes twice a task.
 
-May touch: the one file. Imports only errors.
+May touch: the one file. Its times are `clock.boottime`. Imports only errors and the clock.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import time
 from enum import StrEnum
 from typing import Any, TypeVar
 from zlib import crc32
 
 import msgspec
 
+from kubemin.clock import boottime
 from kubemin.errors import StoreUnavailable, Unreachable
 
 SLOTS = 1026  # the largest pool (1024), a canary during a reload, one spare
@@ -48,11 +48,6 @@ _DEADLINE_AT = 16  # aligned, so that the supervisor can look at it alone
 _DEADLINE = struct.Struct("<d")
 _SEQUENCE = struct.Struct("<Q")
 _BLANK = bytes(_RECORD.size)
-
-
-def boottime() -> float:
-    """Seconds since boot, suspended time included: the one clock of the scoreboard (CLOCK_BOOTTIME)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class SlotState(StrEnum):

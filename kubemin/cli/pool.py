@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kubemin.api.gateway import no_rights
+from kubemin.clock import boottime
 from kubemin.errors import Refused, Unreachable
-from kubemin.scoreboard import Header, Scoreboard, SlotRecord, SlotState, boottime
+from kubemin.scoreboard import Header, Scoreboard, SlotRecord, SlotState
 from kubemin.why import Pool
 
 if TYPE_CHECKING:

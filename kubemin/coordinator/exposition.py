@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from kubemin import __version__, clock
+from kubemin.clock import boottime
 from kubemin.config import Settings
 from kubemin.coordinator.http import Answer, HttpServer
 from kubemin.errors import KubeminError
 from kubemin.modes import elects
-from kubemin.scoreboard import CoordinatorRecord, Header, Scoreboard, SlotState, boottime
+from kubemin.scoreboard import CoordinatorRecord, Header, Scoreboard, SlotState
 from kubemin.store.base import QueueView, Reader
 from kubemin.store.counting import Tally
 from kubemin.telemetry.metrics import CONTENT_TYPE, Value, Values, expose

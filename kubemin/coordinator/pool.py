@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from kubemin import clock
 from kubemin.channel import close_all, from_fd
+from kubemin.clock import boottime
 from kubemin.coordinator.broker import Link
 from kubemin.coordinator.control import Died
 from kubemin.coordinator.deaths import blame_for
@@ -15,7 +16,7 @@ from kubemin.coordinator.pending import Pending
 from kubemin.model.estimates import WINDOW_SECONDS, Estimates, label_of
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.model.states import Cause
-from kubemin.scoreboard import Scoreboard, SlotState, boottime
+from kubemin.scoreboard import Scoreboard, SlotState
 from kubemin.store.base import Stop, Store
 from kubemin.telemetry import log
 

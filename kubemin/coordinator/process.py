@@ -21,6 +21,7 @@ import time
 
 from kubemin import clock, faults
 from kubemin.channel import PacketConnection
+from kubemin.clock import boottime
 from kubemin.config import Settings
 from kubemin.coordinator import events
 from kubemin.coordinator.control import Control, Died
@@ -348,7 +349,7 @@ class Coordinator:
             pid=os.getpid(),
             mode=self.mode.value,
             leader=self.settings.node_id,
-            tick=time.clock_gettime(time.CLOCK_BOOTTIME),
+            tick=boottime(),
             ready=ready,
             finished=self.tally.totals.finished,
             failed=self.tally.totals.failed,

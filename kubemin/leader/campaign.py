@@ -23,14 +23,14 @@ from collections.abc import Callable
 import msgspec
 
 from kubemin import clock
-from kubemin.clock import Micros
+from kubemin.clock import Micros, boottime
 from kubemin.config import LeaderElection
 from kubemin.errors import Invalid, Problem
 from kubemin.leader.announcer import Announcer, Figures
 from kubemin.leader.bounded import BoundedBackend, BoundedCalls
 from kubemin.leader.elector import REQUEST_TIMEOUT, Elector
 from kubemin.leader.lease.base import LeaseBackend, Unanswered
-from kubemin.leader.term import Term, boottime
+from kubemin.leader.term import Term
 from kubemin.telemetry import log
 
 STOP_TIMEOUT = REQUEST_TIMEOUT + 0.2  # seconds a release may take; what does not end is left to the lease's duration

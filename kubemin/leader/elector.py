@@ -38,7 +38,7 @@ from enum import StrEnum
 import msgspec
 
 from kubemin import clock
-from kubemin.clock import Micros
+from kubemin.clock import Micros, boottime
 from kubemin.config import LeaderElection
 from kubemin.leader.announcer import Announcer, Figures
 from kubemin.leader.health import Health, Stage
@@ -55,7 +55,7 @@ from kubemin.leader.lease.base import (
 )
 from kubemin.leader.pace import CONFLICT_PAUSE, Pace
 from kubemin.leader.sight import Sight
-from kubemin.leader.term import Grant, Term, boottime
+from kubemin.leader.term import Grant, Term
 from kubemin.leader.wishes import Wish, Wishes
 
 REQUEST_TIMEOUT = 3.0  # seconds; less when less is left of the term

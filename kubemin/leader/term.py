@@ -12,15 +12,11 @@ the daemon bars it. May touch: the clock.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import msgspec
 
-
-def boottime() -> float:
-    """Seconds since the boot, time asleep included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+from kubemin.clock import boottime
 
 
 class Grant(msgspec.Struct, frozen=True):

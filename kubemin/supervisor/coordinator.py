@@ -17,16 +17,16 @@ import msgspec
 
 from kubemin import processes
 from kubemin.channel import packet_pair
+from kubemin.clock import boottime
+from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE, EXIT_SWITCH
 from kubemin.proctitle import set_title
-from kubemin.scoreboard import SlotRecord, boottime
+from kubemin.scoreboard import SlotRecord
 from kubemin.supervisor import signals
 from kubemin.supervisor.link import Link, Message
 from kubemin.supervisor.node import Node
 from kubemin.supervisor.slots import Life, ending, jittered
 from kubemin.telemetry import log
 
-EXIT_FATAL = 3  # its exit code: the store cannot be used; it has logged why
-EXIT_SWITCH = 4  # its exit code: another store is to be used from now on
 YOUNG = 5.0  # seconds: a coordinator that dies sooner is restarted after a pause
 PAUSES = (0.0, 0.1, 0.2, 0.4, 0.7)  # seconds; promise P3 wants it back within 1 s
 FATAL_PAUSE = 10.0  # the same when it was ready once and now finds its store unusable
@@ -126,8 +126,8 @@ class Keeper:
             self.finished = True
         elif code == EXIT_SWITCH:
             self._not_before = now
-        elif code == EXIT_FATAL and not self._ever_ready:
-            self.failure = EXIT_FATAL, "the coordinator cannot use the store; the log says why"
+        elif code == EXIT_STORE_UNUSABLE and not self._ever_ready:
+            self.failure = EXIT_STORE_UNUSABLE, "the coordinator cannot use the store; the log says why"
         else:
             self._plan_restart(status, code, now)
         return True
@@ -244,7 +244,7 @@ class Keeper:
             reason = f"the coordinator cannot start: it {ending(status)}, {self._deaths} times; the log says why"
             self.failure = 1, reason
             return
-        pause = FATAL_PAUSE if code == EXIT_FATAL else PAUSES[min(self._deaths, len(PAUSES)) - 1]
+        pause = FATAL_PAUSE if code == EXIT_STORE_UNUSABLE else PAUSES[min(self._deaths, len(PAUSES)) - 1]
         self._not_before = now + jittered(pause)
         log.error("coordinator died; it is restarted", ending=ending(status), seconds=pause)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kubemin import clock
-from kubemin.scoreboard import boottime
+from kubemin.clock import boottime
 from kubemin.telemetry import log
 
 if TYPE_CHECKING:

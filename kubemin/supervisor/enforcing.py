@@ -9,7 +9,8 @@ import signal
 
 import msgspec
 
-from kubemin.scoreboard import EMPTY, SlotState, boottime
+from kubemin.clock import boottime
+from kubemin.scoreboard import EMPTY, SlotState
 from kubemin.supervisor.node import Node
 from kubemin.supervisor.pool import Pool
 from kubemin.supervisor.slots import Life, kill, tell_to_end

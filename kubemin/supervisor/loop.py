@@ -14,8 +14,8 @@ from collections.abc import Iterable
 import msgspec
 
 from kubemin import clock, processes
+from kubemin.clock import boottime
 from kubemin.proctitle import set_title
-from kubemin.scoreboard import boottime
 from kubemin.supervisor import wishes
 from kubemin.supervisor.coordinator import Keeper, Started
 from kubemin.supervisor.dump import dump_state

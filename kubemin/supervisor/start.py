@@ -10,9 +10,10 @@ import contextlib
 import os
 
 from kubemin import __version__, processes
+from kubemin.clock import boottime
 from kubemin.config import Settings
 from kubemin.errors import KubeminError, StoreUnavailable
-from kubemin.scoreboard import Scoreboard, SlotState, boottime
+from kubemin.scoreboard import Scoreboard, SlotState
 from kubemin.steps.containment import prepare_delegation
 from kubemin.steps.environment import instance_marker
 from kubemin.supervisor import orphans, pidfile, wanted

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from kubemin.clock import boottime
 from kubemin.errors import KubeminError
 from kubemin.model.records import Claim
 from kubemin.model.states import Cause
-from kubemin.scoreboard import SlotWriter, boottime
+from kubemin.scoreboard import SlotWriter
 from kubemin.worker.interrupts import Interrupts
 
 

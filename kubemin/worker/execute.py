@@ -14,12 +14,12 @@ from typing import Any, Final
 import msgspec
 
 from kubemin import clock, faults
-from kubemin.clock import SECOND
+from kubemin.clock import SECOND, boottime
 from kubemin.config import Settings
 from kubemin.model.records import Claim, Outcome
 from kubemin.model.references import ReferenceMissing, render_work
 from kubemin.model.states import Cause, TaskState
-from kubemin.scoreboard import SlotWriter, boottime
+from kubemin.scoreboard import SlotWriter
 from kubemin.steps import environment
 from kubemin.steps.base import KILL_GRACE, Ended, StartFailed, Step
 from kubemin.steps.command import execute as execute_command

@@ -23,7 +23,7 @@ import pytest
 from support.apiserver import ApiServer
 from support.waiting import wait_until
 
-from kubemin.leader.term import boottime
+from kubemin.clock import boottime
 from leader.ledger import Ledger, RedisProcess
 from leader.node import run_node
 

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from kubemin import clock
+from kubemin.clock import boottime
 from kubemin.config import LeaderElection
 from kubemin.leader.announcer import Announcer
 from kubemin.leader.campaign import Campaign
 from kubemin.leader.lease.base import LeaseBackend
 from kubemin.leader.lease.caller import FLEET_KEYS, StoreCaller
 from kubemin.leader.lease.redis import Agreement, RedisLease
-from kubemin.leader.term import Grant, boottime
+from kubemin.leader.term import Grant
 from kubemin.store.redis.address import parse
 from kubemin.telemetry import log
 from leader.ledger import Ledger

@@ -9,7 +9,7 @@ import pytest
 from support.apiserver import NAMESPACE, ApiServer
 from support.waiting import wait_until
 
-from kubemin.leader.term import boottime
+from kubemin.clock import boottime
 from leader.fleet import Fleet, vanish
 
 StartFleet = Callable[..., Fleet]

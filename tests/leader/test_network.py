@@ -10,7 +10,7 @@ from support.apiserver import ApiServer
 from support.faultproxy import FaultProxy
 from support.waiting import wait_until
 
-from kubemin.leader.term import boottime
+from kubemin.clock import boottime
 from leader.fleet import Fleet
 
 StartFleet = Callable[..., Fleet]

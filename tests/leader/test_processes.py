@@ -12,7 +12,7 @@ import pytest
 from support.apiserver import ApiServer
 from support.waiting import wait_until
 
-from kubemin.leader.term import boottime
+from kubemin.clock import boottime
 from leader.fleet import FULL, LONG, Fleet, vanish
 
 StartFleet = Callable[..., Fleet]

@@ -10,10 +10,10 @@ import pytest
 from support.apiserver import ApiServer
 from support.waiting import wait_until
 
+from kubemin.clock import boottime
 from kubemin.leader.lease.base import Claim, Conflict, Misconfigured, Missing, Unanswered
 from kubemin.leader.lease.caller import FLEET_KEYS, StoreCaller
 from kubemin.leader.lease.redis import Agreement, RedisLease
-from kubemin.leader.term import boottime
 from kubemin.store.redis.address import parse
 from leader.fleet import Fleet, vanish
 from leader.ledger import RedisProcess

@@ -21,10 +21,11 @@ from typing import Any
 import msgspec
 
 from kubemin.channel import PacketConnection, from_fd
+from kubemin.clock import boottime
 from kubemin.config import ReloadResult, Settings
 from kubemin.config.reload import write_result
 from kubemin.errors import KubeminError, Problem
-from kubemin.scoreboard import Scoreboard, boottime
+from kubemin.scoreboard import Scoreboard
 from kubemin.supervisor.node import Entries
 from kubemin.supervisor.process import supervise
 from kubemin.telemetry import log

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kubemin.clock import boottime
 from kubemin.errors import StoreUnavailable, Unreachable
-from kubemin.scoreboard import EMPTY, Scoreboard, SlotRecord, SlotState, boottime
+from kubemin.scoreboard import EMPTY, Scoreboard, SlotRecord, SlotState
 
 RUN = "0123456789abcdefghij"
 

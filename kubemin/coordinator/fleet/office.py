@@ -6,11 +6,11 @@ A term begins for the store only when it has accepted its epoch; a duty that is 
 
 from __future__ import annotations
 
+from kubemin.clock import boottime
 from kubemin.config import Settings
 from kubemin.coordinator.fleet.duties import FleetDuties
 from kubemin.coordinator.fleet.election import make_campaign, node_of
 from kubemin.coordinator.fleet.timing import Every
-from kubemin.leader.term import boottime
 from kubemin.store.redis.errors import Fenced
 from kubemin.store.redis.node import NodeStore, TermRecord
 from kubemin.telemetry import log

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from kubemin import clock, faults
 from kubemin.channel import Mode as WorkerMode
+from kubemin.clock import boottime
 from kubemin.config import Settings
 from kubemin.coordinator.broker import Link
 from kubemin.coordinator.control import Control, Died
@@ -40,7 +41,7 @@ from kubemin.coordinator.publishing import take_over
 from kubemin.errors import Invalid, KubeminError, StoreUnavailable
 from kubemin.modes import Mode
 from kubemin.proctitle import set_title
-from kubemin.scoreboard import Scoreboard, boottime
+from kubemin.scoreboard import Scoreboard
 from kubemin.store.redis.identity import OTHER_FLEET
 from kubemin.store.redis.node import WORKER_NAME, NodeRecord, NodeStore
 from kubemin.store.redis.opening import trust

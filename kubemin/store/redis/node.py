@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +18,7 @@ from kubemin.model.states import Cause
 from kubemin.signing import Signer
 from kubemin.store.base import Stop, Verdict
 from kubemin.store.codec import encode
+from kubemin.store.fleet import FleetStore
 from kubemin.store.redis import keys
 from kubemin.store.redis.claims import Entry, lock_value, slot_name
 from kubemin.store.redis.client import Client
@@ -376,3 +377,9 @@ def _stop(owner: Owner, run: bytes, idx: int, token: bytes, cause: bytes) -> Sto
 
 def connection_name(owner: Owner) -> str:
     return f"{WORKER_NAME}{slot_name(owner)}"
+
+
+if TYPE_CHECKING:
+
+    def _is_complete(store: NodeStore) -> FleetStore:
+        return store

@@ -13,7 +13,6 @@ import msgspec
 
 from kubemin import clock as clocks
 from kubemin.clock import SECOND, Micros, WallClock
-from kubemin.errors import KubeminError
 from kubemin.model.records import Definition
 from kubemin.model.references import ReferenceMissing
 from kubemin.model.states import Cause
