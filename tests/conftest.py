@@ -21,6 +21,19 @@ settings.register_profile("kubemin", deadline=None, suppress_health_check=[Healt
 settings.load_profile("kubemin")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--topologies", action="store_true",
+        help="the store's conformance and the fleet's promises over TLS, Sentinel and Cluster, on Redis and Valkey",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "everywhere: with --topologies, run in every place where a fleet's keys may live"
+    )
+
+
 def _daemons() -> Iterator[Callable[..., Daemon]]:
     with ExitStack() as stack:
 

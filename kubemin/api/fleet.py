@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kubemin import clock
+from kubemin import clock, faults
 from kubemin.errors import NotDurable, Unreachable
 from kubemin.model.records import Accepted
 from kubemin.modes import uses_redis
@@ -77,7 +77,11 @@ class Fleet:
     def _carry_out(self, store: NodeStore, requests: Requests) -> list[tuple[str, Any]]:
         from kubemin.api.direct import carry_out
 
-        return [carry_out(store, body) for body in requests()]
+        done = []
+        for body in requests():
+            done.append(carry_out(store, body))
+            faults.point("client.carried")
+        return done
 
     def _durably(self, store: NodeStore, requests: Requests) -> list[Any]:
         """Once more when the connection was made anew meanwhile: it may lead to a server that has not got the runs."""

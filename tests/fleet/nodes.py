@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from support import Daemon, wait_until
 from support.functions import install
+from support.places import USUAL, Place, open_place
 from support.redis_server import Server
 from support.watching import coordinator, coordinator_pid, look, printed, running
 
@@ -56,16 +57,20 @@ QUICK_ELECTION = {"backend": "redis", "leaseDuration": "3s", "renewDeadline": "2
 class Fleet:
     """`node()` starts another daemon; everything is ended with the context."""
 
-    def __init__(self, server: Server, folder: Path, stack: ExitStack) -> None:
-        self.server, self.folder = server, folder
+    def __init__(self, place: Place, folder: Path, stack: ExitStack) -> None:
+        self.place, self.folder = place, folder
         self.nodes: list[Daemon] = []
         self._stack = stack
         self.python = install(folder, "fleetfunctions", FUNCTIONS)
 
+    @property
+    def server(self) -> Server:
+        return self.place.server
+
     def node(self, *, started: bool = True, environ: dict[str, str] | None = None, **settings: Any) -> Daemon:
         name = f"node-{len(self.nodes)}"
         given: dict[str, Any] = {
-            "redisAddr": self.server.address,
+            "redisAddr": self.place.address,
             "nodeId": name,
             "python": self.python,
             "lock": QUICK_LOCK,
@@ -93,9 +98,9 @@ class Fleet:
 
 
 @contextmanager
-def a_fleet(folder: Path, **options: Any) -> Iterator[Fleet]:
-    with Server(**options) as server, ExitStack() as stack:
-        yield Fleet(server, folder, stack)
+def a_fleet(folder: Path, place: str = USUAL, **options: Any) -> Iterator[Fleet]:
+    with closing(open_place(place, **options)) as opened, ExitStack() as stack:
+        yield Fleet(opened, folder, stack)
 
 
 def anywhere(fleet: Fleet, run: str, beyond: int = 0, timeout: float = 20.0) -> tuple[Daemon, SlotRecord]:

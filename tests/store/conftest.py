@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engines import ENGINES, Engine
+from engines import ELSEWHERE, ENGINES, Engine
 
 
 @pytest.fixture
@@ -21,8 +21,14 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest.fixture(params=sorted(ENGINES))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        elsewhere = sorted(ELSEWHERE) if metafunc.config.getoption("--topologies") else []
+        metafunc.parametrize("engine", [*sorted(ENGINES), *elsewhere], indirect=True)
+
+
+@pytest.fixture
 def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[Engine]:
-    engine = ENGINES[request.param](folder)
+    engine = (ENGINES | ELSEWHERE)[request.param](folder)
     yield engine
     engine.close()

@@ -156,10 +156,16 @@ CHECKS = {
 ENGINES: dict[str, Callable[[Path], Engine]] = {"sqlite": Sqlite}
 SMALL_ENGINES: dict[str, Callable[[Path], Engine]] = {"sqlite": lambda folder: Sqlite(folder, slice_size=3, window=2)}
 
-from redis_engine import Redis, Valkey  # noqa: E402  (it needs what is above)
+from redis_engine import Redis, Valkey, engine_at  # noqa: E402  (it needs what is above)
+from support.places import PLACES  # noqa: E402
 
 ENGINES |= {"redis": Redis, "valkey": Valkey}
 SMALL_ENGINES |= {
     "redis": lambda folder: Redis(folder, slice_size=3, window=2),
     "valkey": lambda folder: Valkey(folder, slice_size=3, window=2),
+}
+
+# Other ways to the same engine: the suite runs on them with `--topologies`.
+ELSEWHERE: dict[str, Callable[[Path], Engine]] = {
+    name: engine_at(name) for name in PLACES if not name.startswith("single-")
 }

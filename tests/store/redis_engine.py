@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from engines import Clock, Engine
-from support.redis_server import Server
+from support.places import Place, open_place
 
 from kubemin.model.states import Cause, TaskState
 from kubemin.store.codec import STATES
@@ -22,26 +22,29 @@ from kubemin.store.redis.store import RedisReader, RedisStore
 
 
 @cache
-def server(kind: str) -> Server:
-    started = Server(kind, tcp=False).start()
-    atexit.register(started.close)
-    return started
+def place(name: str) -> Place:
+    opened = open_place(name)
+    atexit.register(opened.close)
+    return opened
 
 
 class Redis(Engine):
-    kind = "redis"
+    """`place`: where its keys live (support/places.py)."""
+
+    place = "single-redis"
     transactional = False
     drops_in_pieces = False
 
     def __init__(self, folder: Path, **limits: Any) -> None:
-        self.server = server(self.kind)
+        self.address = place(self.place).address
         self.clock = Clock()
         self._limits = limits
         self.store: RedisStore = self._open()
+        self.store.client.execute("EXISTS", keys.SEQ)  # finds the server of a cluster that holds our keys
         self.store.client.execute("FLUSHALL")
 
     def _open(self) -> RedisStore:
-        return RedisStore(self.server.address, instance="test", clock=self.clock, node="node-a", **self._limits)
+        return RedisStore(self.address, instance="test", clock=self.clock, node="node-a", **self._limits)
 
     def reopen(self) -> RedisStore:
         self.store.client.disconnect()
@@ -49,7 +52,7 @@ class Redis(Engine):
         return self.store
 
     def reader(self) -> RedisReader:
-        return RedisReader(self.server.address, clock=self.clock)
+        return RedisReader(self.address, clock=self.clock)
 
     def _runs(self) -> list[str]:
         return [run.decode() for run in self.store.client.execute("ZRANGE", keys.RUNS, 0, -1)]
@@ -132,4 +135,8 @@ class Redis(Engine):
 
 
 class Valkey(Redis):
-    kind = "valkey"
+    place = "single-valkey"
+
+
+def engine_at(name: str) -> type[Redis]:
+    return type(name, (Redis,), {"place": name})

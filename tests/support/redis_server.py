@@ -247,6 +247,14 @@ class Sentinels:
                 raise RuntimeError("the servers did not find each other")
             time.sleep(0.02)
 
+    def holder(self) -> Server:
+        """The master of the moment."""
+        for server in (self.master, self.replica):
+            with contextlib.suppress(OSError):
+                if b"role:master" in server.command("INFO", "replication"):
+                    return server
+        raise RuntimeError("there is no master")
+
     def fail_over(self) -> None:
         """The master dies; returns when the replica has taken over."""
         self.master.kill()
