@@ -95,6 +95,8 @@ class Executor:
             ended, output = Ended(TaskState.FAILED, Cause.START, f"internal error: {error}"), None
         self._interrupts.in_python = False
         self._interrupts.forget(claim.token)
+        if ended.state is TaskState.CANCELLED and ended.cause is Cause.NODE_LOST:
+            ended.state = None  # fenced: nobody cancelled the task. Is it ours after all, it goes back
         return self._outcome(claim, ended, output, started)
 
     def _outcome(self, claim: Claim, ended: Ended, output: msgspec.Raw | None, started: int) -> Outcome:

@@ -10,7 +10,7 @@ from typing import Any
 
 from support import Daemon, wait_until
 from support.functions import install
-from support.places import USUAL, Place, open_place
+from support.places import Place, open_place
 from support.redis_server import Server
 from support.watching import coordinator, coordinator_pid, look, printed, running
 
@@ -98,8 +98,8 @@ class Fleet:
 
 
 @contextmanager
-def a_fleet(folder: Path, place: str = USUAL, **options: Any) -> Iterator[Fleet]:
-    with closing(open_place(place, **options)) as opened, ExitStack() as stack:
+def a_fleet(folder: Path, place: str = "", kind: str = "redis", **options: Any) -> Iterator[Fleet]:
+    with closing(open_place(place or f"single-{kind}", **options)) as opened, ExitStack() as stack:
         yield Fleet(opened, folder, stack)
 
 

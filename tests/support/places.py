@@ -17,8 +17,8 @@ RIGHTS = ("~workflow:*", "~lock:*", "~kubemin:*", "&*", "+@all", "-@dangerous", 
 
 
 class Place:
-    def __init__(self, address: str, server: Callable[[], Server], stack: ExitStack) -> None:
-        self.address = address
+    def __init__(self, address: str, server: Callable[[], Server], stack: ExitStack, fabric: Any = None) -> None:
+        self.address, self.fabric = address, fabric  # the Sentinels or the Cluster
         self._server, self._stack = server, stack
 
     @property
@@ -47,13 +47,13 @@ def _guarded(kind: str, options: dict[str, Any]) -> Place:
 def _sentinel(kind: str, _options: dict[str, Any]) -> Place:
     stack = ExitStack()
     sentinels = stack.enter_context(Sentinels(kind))
-    return Place(sentinels.address, sentinels.holder, stack)
+    return Place(sentinels.address, sentinels.holder, stack, sentinels)
 
 
 def _cluster(kind: str, _options: dict[str, Any]) -> Place:
     stack = ExitStack()
     cluster = stack.enter_context(Cluster(kind))
-    return Place(cluster.address, lambda: cluster.owner(keys.SEQ), stack)
+    return Place(cluster.address, lambda: cluster.owner(keys.SEQ), stack, cluster)
 
 
 _WAYS = {"single": _single, "tls": _guarded, "sentinel": _sentinel, "cluster": _cluster}

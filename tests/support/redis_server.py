@@ -316,6 +316,31 @@ class Cluster:
                     return server
         raise RuntimeError("nobody holds it")
 
+    def move_slot(self, key: str, *, pause: float = 0.01) -> None:
+        """Key by key to another master, as `redis-cli --cluster reshard` does it."""
+        source, target, slot = self._movement(key)
+        ids = {server: _bulk(server.command("CLUSTER", "MYID")) for server in (source, target)}
+        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        while names := _bulks(source.command("CLUSTER", "GETKEYSINSLOT", slot, 5)):
+            moved = source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *names)
+            assert moved in (b"+OK\r\n", b"+NOKEY\r\n"), moved
+            time.sleep(pause)
+        for server in (target, source, *self.servers[:3]):
+            server.command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+
+    def move_slot_at_once(self, key: str) -> None:
+        """Atomically: Valkey from 9."""
+        source, target, slot = self._movement(key)
+        name = _bulk(target.command("CLUSTER", "MYID"))
+        assert source.command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", name) == b"+OK\r\n"
+        Sentinels._wait(lambda: self.owner(key) is target)
+
+    def _movement(self, key: str) -> tuple[Server, Server, int]:
+        source = self.owner(key)
+        target = next(server for server in self.servers[:3] if server is not source)
+        return source, target, int(source.command("CLUSTER", "KEYSLOT", key)[1:-2])
+
     def fail_over(self, key: str) -> None:
         """The master of a key's slot dies; returns when its replica has taken over."""
         self.owner(key).kill()
@@ -340,6 +365,10 @@ class Cluster:
 
 def _bulk(reply: bytes) -> str:
     return reply.split(b"\r\n")[1].decode()
+
+
+def _bulks(reply: bytes) -> list[str]:
+    return [word.decode() for word in reply.split(b"\r\n")[2::2]]
 
 
 class TlsProxy:

@@ -28,7 +28,7 @@ from kubemin.store.redis.records import pack
 from kubemin.store.redis.store import RedisStore
 
 BLOCK = 2.0  # seconds a BLPOP lasts at most: a dead host's blocked client swallows pushes (engine rule 7)
-OVERDUE = 2.0  # seconds after which a reply to it will not come: the connection is half open
+OVERDUE = 1.5  # seconds after which a reply to it will not come: the connection is half open
 RESCUE_AFTER = 2.0  # seconds that an entry may be popped and not claimed
 RESCUE_MOST = 30.0  # the same for a task that was suspect again and again
 RESCUE_AT_ONCE = 200
