@@ -85,7 +85,7 @@ COORDINATOR = (
     Mutant(
         "a worker that had begun nothing is charged",
         "kubemin/coordinator/deaths.py",
-        'return link.held.get(record["token"]) if record["state"] == "running" else None',
+        'return link.held.get(record["token"]) if record["state"] in BEGUN else None',
         "return next(iter(link.held.values()), None)",
         (f"{BROKER}test_a_worker_that_took_a_task_and_did_not_begin_it_is_blamed_for_nothing",),
     ),
@@ -173,6 +173,13 @@ WORKERS = (
 
 SUPERVISORS = (
     Mutant(
+        "a schedule that was published after the start does not fire",
+        "kubemin/coordinator/duties.py",
+        "            self._scheduler.reload()",
+        "            pass",
+        (f"{PROMISES}test_a_schedule_fires_once_a_slot_over_a_reload_and_a_kill_of_everything",),
+    ),
+    Mutant(
         "start time of a pid is not compared",
         "kubemin/processes.py",
         "    if now is not None and now.start == process.start and not now.dead:",
@@ -181,8 +188,8 @@ SUPERVISORS = (
     ),
     Mutant(
         "children outlive a killed supervisor",
-        "kubemin/supervisor/forking.py",
-        "    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)",
+        "kubemin/kernel.py",
+        "    _control(_PR_SET_PDEATHSIG, signal.SIGKILL)",
         "    pass",
         (f"{SUPERVISOR}test_supervisor_killed_and_restarted",),
     ),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,26 @@ def test_everything_killed_at_once_loses_nothing(start: Callable[..., Daemon], t
     states = daemon.client.wait(runs, timeout=60)
     assert set(states.values()) == {"completed"} and len(states) == 3000
     assert set(effects.read_text().split()) == {str(n) for n in range(3000)}
+
+
+def test_a_schedule_fires_once_a_slot_over_a_reload_and_a_kill_of_everything(start: Callable[..., Daemon]) -> None:
+    """P5: every second, and the slots of the time when no daemon ran afterwards (they are within the grace)."""
+    daemon = start()
+    text = "name: tick\nschedule: {cron: '* * * * * *'}\nsteps: [{name: a, run: ['true']}]\n"
+    daemon.workflow("tick.yaml", text)
+    assert daemon.ctl("reload").code == 0
+
+    def slots() -> list[str]:
+        return sorted(str(run.scheduled_at) for run in daemon.client.runs(workflow="tick", limit=1000))
+
+    wait_until(lambda: len(slots()) >= 2, 10, what="two slots")
+    daemon.kill9(everything=True)
+    before = len(slots())
+    daemon.start()
+    wait_until(lambda: len(slots()) >= before + 2, 10, what="two more")
+    fired = [datetime.fromisoformat(slot) for slot in slots()]
+    assert fired == [fired[0] + timedelta(seconds=n) for n in range(len(fired))]
+    assert fired[0].microsecond == 0
 
 
 def test_a_poison_task_is_quarantined_and_others_go_on(start: Callable[..., Daemon], tmp_path: Path) -> None:
