@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +27,7 @@ class NodeLine(msgspec.Struct, rename="camel"):
     up_seconds: float
     version: str
     instance: str = ""
+    failed_last_hour: int = 0  # runs
 
 
 class LeaderLine(msgspec.Struct, rename="camel"):
@@ -72,6 +74,14 @@ def the_leader(session: Session) -> LeaderLine | None:
     return None
 
 
+def fleet_failures(session: Session) -> Counter[str]:
+    """Of the last hour, by workflow."""
+    found: Counter[str] = Counter()
+    for view in session.client.fleet_store().nodes():
+        found.update(view.record.failures)
+    return found
+
+
 def fleet_pool(store: NodeStore) -> Pool:
     """All nodes that live, as `kubemin.why` takes them."""
     records = [view.record for view in store.nodes() if not view.is_lost]
@@ -102,4 +112,5 @@ def _line(view: NodeView, now: Micros) -> NodeLine:
         max(now - record.started, 0) / SECOND,
         record.version,
         record.instance,
+        sum(record.failures.values()),
     )

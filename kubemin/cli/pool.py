@@ -40,6 +40,8 @@ class PoolState:
     node: str
     mode: str = "local"
     leader: str | None = None
+    epoch: int = 0  # of the leader's term, in a fleet
+    redis: str = ""  # up or down; empty: none is looked for
     generation: int = 0
     supervisor_pid: int | None = None
     version: str = ""
@@ -134,7 +136,8 @@ def _state(board: Scoreboard, pid: int) -> PoolState:
         workers=_workers(board, header.max_workers),
     )
     if coordinator is not None:
-        state.leader = coordinator.leader or None
+        state.leader, state.epoch = coordinator.leader or None, coordinator.epoch
+        state.redis = coordinator.redis
         state.mode = coordinator.mode or state.mode
         state.error = coordinator.error
         state.finished, state.failed = coordinator.finished, coordinator.failed

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kubemin import clock
 from kubemin.cli import render
-from kubemin.cli.commands.status import percent, reload_words, state_word
+from kubemin.cli.commands.status import leader_words, percent, reload_words, state_word
 from kubemin.cli.pool import PoolState, Worker
 from kubemin.store.base import QueueView
 
@@ -119,6 +119,7 @@ class Screen:
             return "no daemon is running"
         up = render.duration(pool.uptime)
         words = f"kubemin {pool.version}  node {pool.node}  {pool.mode}  {state_word(pool)}  up {up}"
+        words += f"  leader {leader_words(pool) or 'none'}  redis {pool.redis}" if pool.redis else ""
         return (
             f"{words}  last reload {reload}  {pool.error}"
             if (reload := reload_words(pool))

@@ -12,6 +12,7 @@ from kubemin.store.telling import tell as tell
 RATE_SECONDS = 20.0  # weight of the past in the rate: a change shows after a few of them
 HOUR = 3600.0
 STEP = 60.0  # seconds: failures are kept by the minute
+NAMED = 50  # workflows in a heartbeat
 
 
 def begin_tally(settings: Settings, known: CoordinatorRecord | None) -> Tally:
@@ -40,8 +41,8 @@ class History:
         self._note_failures(Counter(totals.failures), now)
 
     def failures(self) -> dict[str, int]:
-        """Of the last hour, by workflow."""
-        return dict(sum((failed for _, failed in self._minutes), Counter()))
+        """Of the last hour, by workflow: the most frequent."""
+        return dict(sum((failed for _, failed in self._minutes), Counter()).most_common(NAMED))
 
     def _note_failures(self, known: Counter[str], now: float) -> None:
         fresh, self._known = known - self._known, known

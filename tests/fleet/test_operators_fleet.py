@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import urllib.request
 from pathlib import Path
@@ -22,9 +23,34 @@ def test_nodes_and_leader(fleet: Fleet) -> None:
     assert set(found) == {"node-0", "node-1"} and found["node-1"]["queues"] == ["etl"]
     assert [name for name, node in found.items() if node["leader"]] == [told["node"]]
     assert found["node-0"]["workers"] == 2 and found["node-0"]["state"] == "ready"
-    assert "node-1" in two.ctl("nodes").stdout
+    shown = two.ctl("nodes").stdout
+    assert "node-1" in shown and re.search(rf"leader +{told['node']}, term 1, by Redis lock", shown)
+    assert re.search(r"redis +.*, up, answers in [0-9.]+ ms", shown)
+    for daemon in (one, two):
+        shown = daemon.ctl("status").stdout
+        assert re.search(rf"^leader +{told['node']}, term 1$", shown, re.MULTILINE), shown
+        assert re.search(r"^redis +.*, up$", shown, re.MULTILINE), shown
     assert two.stop() == 0
     assert [node["node"] for node in one.ctl("nodes", "-o", "json").json["items"]] == ["node-0"]
+
+
+def test_failures_of_the_last_hour_are_the_fleets(fleet: Fleet) -> None:
+    """What fails on one node is seen on every one; and Redis away is said by each."""
+    one, two = fleet.node(), fleet.node(queues=["etl"])
+    for n in range(3):
+        assert one.client.options(queue="etl").enqueue("fleetfunctions:no_such", n).wait(20) == "failed"
+
+    def told() -> bool:
+        return "failed runs, last hour  3 (fleetfunctions:no_such 3)" in one.ctl("status").stdout
+
+    wait_until(told, 20, what="the failures in the other node's heartbeat")
+    nodes = {node["node"]: node["failedLastHour"] for node in two.ctl("nodes", "-o", "json").json["items"]}
+    assert nodes == {"node-0": 0, "node-1": 3}
+    fleet.server.pause()
+    try:
+        wait_until(lambda: re.search(r"^redis +.*, down$", one.ctl("status").stdout, re.MULTILINE), 30)
+    finally:
+        fleet.server.resume()
 
 
 def test_step_down_hands_over_within_three_seconds(fleet: Fleet) -> None:

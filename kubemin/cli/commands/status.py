@@ -8,10 +8,13 @@ from kubemin import clock
 from kubemin.cli import options, render, views
 from kubemin.cli.commands.queue import HEADERS as QUEUE_HEADERS
 from kubemin.cli.commands.queue import rows as queue_rows
+from kubemin.cli.fleet import fleet_failures
 from kubemin.cli.pool import PoolState, require_pool
 from kubemin.cli.session import Session
+from kubemin.config import Settings
 from kubemin.errors import StoreUnavailable
 from kubemin.store.base import QueueView
+from kubemin.store.redis.opening import redis_address
 
 FAILURES = 1000  # failed runs that are looked at
 HEADERS = ("WORKER", "PID", "STATUS", "TASK", "STEP", "FOR", "PROGRESS", "DONE")
@@ -36,7 +39,7 @@ def command(session: Session) -> None:
 def show(session: Session, pool: PoolState) -> None:
     """For people."""
     waiting = queues(session)
-    _show_daemon(pool, failures(session))
+    _show_daemon(pool, failures(session), redis_words(session.settings, pool))
     render.line()
     render.table(HEADERS, _rows(pool), "no workers")
     if waiting:
@@ -53,17 +56,20 @@ def queues(session: Session) -> list[QueueView]:
 
 
 def failures(session: Session) -> str | None:
-    """Of the last hour: `3 (nightly-report 2, load 1)`."""
+    """Of the last hour: `3 (nightly-report 2, load 1)`. In a fleet, of all its nodes, by their heartbeats."""
     try:
-        listed = [session.client.runs(status=word, since="1d", limit=FAILURES) for word in ("failed", "timeout")]
+        found = fleet_failures(session) if session.client.in_fleet else _own_failures(session)
     except StoreUnavailable:
         return None
+    total = found.total()
+    names = ", ".join(f"{name} {count}" for name, count in found.most_common(3))
+    return f"{total}{'+' if total >= FAILURES else ''} ({names})" if found else "none"
+
+
+def _own_failures(session: Session) -> Counter[str]:
+    listed = [session.client.runs(status=word, since="1d", limit=FAILURES) for word in ("failed", "timeout")]
     hour_ago = clock.rfc3339(clock.wall() - 3600 * clock.SECOND) or ""
-    found = [view for views in listed for view in views if (view.finished_at or "") >= hour_ago]
-    most = Counter(view.workflow for view in found).most_common(3)
-    names = ", ".join(f"{name} {count}" for name, count in most)
-    count = f"{len(found)}{'+' if len(found) >= FAILURES else ''}"
-    return f"{count} ({names})" if found else "none"
+    return Counter(view.workflow for views in listed for view in views if (view.finished_at or "") >= hour_ago)
 
 
 def _rows(pool: PoolState) -> list[tuple[object, ...]]:
@@ -84,13 +90,24 @@ def reload_words(pool: PoolState) -> str | None:
     return f"{render.duration(pool.reload_ago)} ago, {how}"
 
 
-def _show_daemon(pool: PoolState, failed: str | None) -> None:
+def leader_words(pool: PoolState) -> str | None:
+    """`vm-17, term 4`; alone on a machine there are no terms."""
+    return f"{pool.leader}, term {pool.epoch}" if pool.leader and pool.epoch else pool.leader
+
+
+def redis_words(settings: Settings, pool: PoolState) -> str | None:
+    """`10.0.0.5:6379, up`. None: this machine works alone."""
+    return f"{redis_address(settings).shown}, {pool.redis}" if pool.redis else None
+
+
+def _show_daemon(pool: PoolState, failed: str | None, redis: str | None) -> None:
     busy = sum(bool(worker.run) for worker in pool.workers)
     render.fields(
         [
             ("node", pool.node),
             ("mode", pool.mode),
-            ("leader", pool.leader),
+            ("leader", leader_words(pool)),
+            ("redis", redis),
             ("state", state_word(pool)),
             ("problem", pool.error),
             ("version", pool.version),

@@ -111,7 +111,9 @@ class Membership:
     def place(self) -> str:
         return f"{self._instances.machine} {self._settings.state_dir}"
 
-    def record(self, *, capacity: int, busy: int, term: TermRecord | None, drained: bool) -> NodeRecord:
+    def record(
+        self, *, capacity: int, busy: int, term: TermRecord | None, drained: bool, failures: dict[str, int]
+    ) -> NodeRecord:
         return NodeRecord(
             node=self._settings.node_id,
             instance=self._instance,
@@ -125,6 +127,7 @@ class Membership:
             started=self._since,
             every=BEAT_SECONDS,
             keys=() if self._store.signer is None else self._store.signer.ids,
+            failures=failures,
         )
 
     def deliver(self) -> int:

@@ -343,7 +343,11 @@ class FleetCoordinator:
     def _node_record(self) -> NodeRecord:
         busy = sum(1 for _ in self.pool.running(self.board))
         return self.membership.record(
-            capacity=len(self.pool.owners()), busy=busy, term=self.office.term(), drained=self.paused
+            capacity=len(self.pool.owners()),
+            busy=busy,
+            term=self.office.term(),
+            drained=self.paused,
+            failures=self.history.failures(),
         )
 
     def _write_record(self) -> None:

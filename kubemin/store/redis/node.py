@@ -76,6 +76,7 @@ class NodeRecord(msgspec.Struct, frozen=True, rename="camel"):
     started: Micros = 0
     every: float = 5.0  # seconds between heartbeats
     keys: tuple[str, ...] = ()  # ids of its signing keys: it runs what one of them signed
+    failures: dict[str, int] = {}  # of the last hour, by workflow
 
 
 class NodeView(msgspec.Struct, frozen=True):
