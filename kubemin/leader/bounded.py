@@ -115,6 +115,9 @@ class BoundedBackend:
     def read(self, timeout: float) -> LeaseRecord | None:
         return self._call(lambda: self._backend.read(timeout), timeout)
 
+    def probe(self, timeout: float) -> str:
+        return self._call(lambda: self._backend.probe(timeout), timeout)
+
     def acquire(self, seen: LeaseRecord | None, claim: Claim, timeout: float) -> LeaseRecord:
         return self._call(lambda: self._backend.acquire(seen, claim, timeout), timeout)
 

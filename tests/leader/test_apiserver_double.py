@@ -114,6 +114,17 @@ def test_deleting_with_a_stale_precondition(ask: Ask) -> None:
     refused(answer, 409, "Conflict", "the ResourceVersion in the precon")
 
 
+def test_a_dry_run_checks_and_keeps_nothing(ask: Ask) -> None:
+    assert ask("POST", f"{LEASES}?dryRun=All", lease())[0] == 201
+    assert ask("GET", LEASE)[0] == 404
+    version = created(ask)["metadata"]["resourceVersion"]
+    status, told = ask("PUT", f"{LEASE}?dryRun=All", lease("b", version=version))
+    assert status == 200 and told["spec"]["holderIdentity"] == "b"
+    kept = ask("GET", LEASE)[1]
+    assert (kept["spec"]["holderIdentity"], kept["metadata"]["resourceVersion"]) == ("a", version)
+    refused(ask("PUT", f"{LEASE}?dryRun=All", lease("b")), 422, "Invalid", "resourceVersion")
+
+
 def test_the_name_in_the_body_has_to_match(ask: Ask) -> None:
     created(ask)
     answer = ask("PUT", LEASE, {"metadata": {"name": "other"}, "spec": {}})

@@ -73,7 +73,8 @@ class Objects:
         with self._lock:
             return self._existing(namespace, name)
 
-    def create(self, namespace: str, body: Object) -> Object:
+    def create(self, namespace: str, body: Object, *, dry: bool = False) -> Object:
+        """`dry`: everything is checked and answered, and nothing kept (dryRun=All)."""
         with self._lock:
             name = (body.get("metadata") or {}).get("name") or ""
             if namespace not in self.namespaces:
@@ -83,9 +84,9 @@ class Objects:
             if f"{namespace}/{name}" in self.leases:
                 message = f'leases.{GROUP} "{name}" already exists'
                 raise Refusal(409, "AlreadyExists", message, name=name)
-            return self._store(namespace, name, body, uid=str(uuid.uuid4()))
+            return self._store(namespace, name, body, uid=str(uuid.uuid4()), dry=dry)
 
-    def replace(self, namespace: str, name: str, body: Object) -> Object:
+    def replace(self, namespace: str, name: str, body: Object, *, dry: bool = False) -> Object:
         with self._lock:
             metadata = body.get("metadata") or {}
             if metadata.get("name") != name:
@@ -99,11 +100,11 @@ class Objects:
                 raise _conflict(name, f"Precondition failed: {message}")
             if current is None:  # without uid: the real server makes the lease anew
                 _validate(name, body.get("spec"))
-                return self._store(namespace, name, body, uid=str(uuid.uuid4()))
+                return self._store(namespace, name, body, uid=str(uuid.uuid4()), dry=dry)
             _validate(name, body.get("spec"), version=metadata.get("resourceVersion"))
             if metadata["resourceVersion"] != current["metadata"]["resourceVersion"]:
                 raise _conflict(name, "the object has been modified; please apply your changes to the latest version")
-            return self._store(namespace, name, body, uid=uid)
+            return self._store(namespace, name, body, uid=uid, dry=dry)
 
     def patch(self, namespace: str, name: str, body: Object) -> Object:
         with self._lock:
@@ -137,7 +138,7 @@ class Objects:
             raise Refusal(404, "NotFound", f'leases.{GROUP} "{name}" not found', name=name)
         return lease
 
-    def _store(self, namespace: str, name: str, body: Object, *, uid: str) -> Object:
+    def _store(self, namespace: str, name: str, body: Object, *, uid: str, dry: bool = False) -> Object:
         old = self.leases.get(f"{namespace}/{name}")
         if old is not None and old.get("spec") == body.get("spec"):
             return old  # a write that changes nothing raises no version
@@ -154,6 +155,9 @@ class Objects:
             **kept,
         }
         lease = {"kind": "Lease", "apiVersion": f"{GROUP}/v1", "metadata": metadata, "spec": body.get("spec") or {}}
+        if dry:
+            self.version -= 1
+            return lease
         self.leases[f"{namespace}/{name}"] = lease
         spec = lease["spec"]
         self.history.append(

@@ -143,11 +143,11 @@ class Handler(BaseHTTPRequestHandler):
             )
             raise Refusal(403, "Forbidden", f'leases.{GROUP} "{name or NAME}" is forbidden: {text}', name=name or NAME)
         if name is None:
-            return self.objects.create(namespace, body)
+            return self.objects.create(namespace, body, dry="dryRun=All" in self.path)
         if verb == "get":
             return self.objects.get(namespace, name)
         if verb == "update":
-            return self.objects.replace(namespace, name, body)
+            return self.objects.replace(namespace, name, body, dry="dryRun=All" in self.path)
         if verb == "patch":
             return self.objects.patch(namespace, name, body)
         self.objects.delete(namespace, name, body)

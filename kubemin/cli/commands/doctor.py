@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kubemin.cli import options, render
-from kubemin.cli.checks import configuration, files, machine, service, signing
+from kubemin.cli.checks import configuration, files, fleet, machine, service, signing
 from kubemin.cli.checks.base import Finding, Verdict, note, ok, wrong
 from kubemin.cli.session import Session, become_owner
 from kubemin.config import Settings
@@ -21,6 +21,8 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     files.disk,
     machine.control_groups,
     machine.clocks,
+    fleet.redis,
+    fleet.election,
     service.unit,
     service.http,
     service.journal,
@@ -39,7 +41,8 @@ _COLOURS = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.WRONG: "red"}
     """,
 )
 def command(session: Session) -> int:
-    """Check configuration, directories, store, control groups, clock and unit. Exit 1 when something is wrong."""
+    """Check configuration, directories, store, control groups, clock, unit, and a fleet's Redis and lease. Exit 1 when
+    something is wrong."""
     findings = list(_findings(session))
     if session.json:
         render.document({"items": findings})

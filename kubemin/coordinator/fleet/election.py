@@ -28,7 +28,7 @@ from kubemin.telemetry import log
 def make_campaign(settings: Settings) -> Campaign:
     """Raises Invalid: durations that contradict each other, no way to the backend that is configured."""
     address = redis_address(settings)
-    backend = _backend(settings, address)
+    backend = lease_backend(settings, address)
     agreement = Agreement(lambda: StoreCaller(address), FLEET_KEYS.backend)
     floor = Floor(settings)
     election = settings.leader_election
@@ -86,7 +86,7 @@ class _Exiting(Announcer):
         os._exit(1)
 
 
-def _backend(settings: Settings, address: Address) -> LeaseBackend:
+def lease_backend(settings: Settings, address: Address) -> LeaseBackend:
     """`auto` is Kubernetes where this machine has credentials. Nothing is connected here, and no client imported."""
     election = settings.leader_election
     credentials = None if election.backend == "redis" else find_credentials(settings.kubeconfig)

@@ -52,5 +52,5 @@ class Outages:
             "kubemin_redis_outages_total": {_NONE: self._count},
             "kubemin_redis_outage_seconds_total": {_NONE: self._seconds + present},
             "kubemin_redis_command_seconds": {_NONE: self.latencies},
-            "kubemin_redis_connects_total": {_NONE: self._client.connects},
+            "kubemin_redis_connects_total": {_NONE: self._client.serial},
         }

@@ -89,6 +89,10 @@ class LeaseBackend(Protocol):
     def read(self, timeout: float) -> LeaseRecord | None:
         """The lease as it is now, never from a cache; None: there is none."""
 
+    def probe(self, timeout: float) -> str:
+        """Whether it can be read and written, for a diagnosis: nothing is changed. Its holder; raises what the others
+        do."""
+
     def acquire(self, seen: LeaseRecord | None, claim: Claim, timeout: float) -> LeaseRecord:
         """Take the lease just as it was `seen` (None: create it). Raises Conflict when somebody else was faster. The
         answer's transitions may be higher than claimed, never lower."""

@@ -14,6 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from kubemin.clock import SECOND, Micros, rfc3339
@@ -31,6 +32,7 @@ from kubemin.leader.lease.base import (
 LONGEST_ANSWER = 1 << 20  # bytes; a Lease has about 600
 RELEASED_DURATION = 1  # seconds; the API server wants more than 0, and nobody is to wait for a released lease
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+_DRY_RUN = "?dryRun=All"
 _HEADERS = {"Accept": "application/json", "Content-Type": "application/json"}
 _Object = dict[str, Any]
 
@@ -55,6 +57,17 @@ class KubernetesLease:
             return _record(self._request("GET", f"/{self._name}", timeout))
         except Missing:
             return None
+
+    def probe(self, timeout: float) -> str:
+        """A dry run of what the election would do next: the server looks at rights and object, and keeps nothing."""
+        seen = self.read(timeout)
+        if seen is None:
+            body = {"metadata": {"name": self._name, "namespace": self._namespace}, "spec": {"leaseTransitions": 0}}
+            self._request("POST", _DRY_RUN, timeout, body)
+            return ""
+        with suppress(Conflict):  # its leader has renewed it meanwhile
+            self._request("PUT", f"/{self._name}{_DRY_RUN}", timeout, {**seen.source})
+        return seen.holder
 
     def acquire(self, seen: LeaseRecord | None, claim: Claim, timeout: float) -> LeaseRecord:
         now = micro_time(claim.at)
@@ -103,22 +116,20 @@ class KubernetesLease:
         return _record(self._request("PUT", f"/{self._name}", timeout, body))
 
     def _request(self, method: str, suffix: str, timeout: float, body: _Object | None = None) -> _Object:
-        deadline = time.monotonic() + timeout
         path = _LEASES.format(namespace=self._namespace) + suffix
         if body is not None:
             body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **body}
-        status, headers, data = self._exchange(method, path, body, timeout, deadline)
+        status, headers, data = self._exchange(method, path, body, timeout)
         if 200 <= status < 300:
             return _lease_object(data)
         raise _failure(status, headers, data, self.place)
 
-    def _exchange(
-        self, method: str, path: str, body: _Object | None, timeout: float, deadline: float
-    ) -> tuple[int, Any, bytes]:
+    def _exchange(self, method: str, path: str, body: _Object | None, timeout: float) -> tuple[int, Any, bytes]:
         client = self._connected()
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
+        deadline = time.monotonic() + timeout  # the imports of a first request, a second or two, are not the server's
         try:
             request = client.param_serialize(
                 method, path, header_params=dict(_HEADERS), body=body, auth_settings=["BearerToken"]

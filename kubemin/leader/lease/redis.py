@@ -90,6 +90,10 @@ class RedisLease:
         value, left = self._call("look", [self._keys.lock], [], timeout)
         return None if value is None else self._record(value, left)
 
+    def probe(self, timeout: float) -> str:
+        record = self.read(timeout)
+        return record.holder if record is not None else ""
+
     def acquire(self, seen: LeaseRecord | None, claim: Claim, timeout: float) -> LeaseRecord:
         args: list[str | int] = [claim.holder, self._life, claim.transitions + 1, claim.at]
         return self._done(self._call("acquire", [self._keys.lock, self._keys.epoch], args, timeout))

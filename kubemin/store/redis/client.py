@@ -47,7 +47,6 @@ class Client:
         self._master: tuple[str, int] | None = None  # where the cluster said our slot is
         self._connects, self._calls = Backoff(), Backoff()
         self._failure: StoreUnavailable | None = None
-        self.connects = 0  # that succeeded
         self.observe: Callable[[float], None] | None = None  # is told how long each exchange took
         self._ahead = False  # whether commands are sent before earlier ones are answered
 
@@ -243,7 +242,6 @@ class Client:
         self.serial += 1
         self._connects.reset()
         self._failure = None
-        self.connects += 1
         return self._connection
 
     def _failed(self, error: BaseException) -> Exception:

@@ -196,6 +196,11 @@ class NodeStore(RedisStore):
         """It answers, takes writes, and is ours to use. Raises StoreUnavailable."""
         self.client.execute("SET", keys.PROBE, "")
 
+    def server_time(self) -> Micros:
+        """Asked now."""
+        seconds, micros = self.client.execute("TIME")
+        return int(seconds) * clock.SECOND + int(micros)
+
     def server_info(self) -> dict[str, str]:
         """INFO, of the server that holds our keys."""
         lines = self.client.execute("INFO").decode(errors="replace").splitlines()
