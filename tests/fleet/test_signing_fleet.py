@@ -20,6 +20,7 @@ from kubemin.api.run import Run
 from kubemin.config import load_settings
 from kubemin.errors import Refused
 from kubemin.model.ids import run_id
+from kubemin.signing import load
 from kubemin.store.redis import keys
 from kubemin.store.redis.client import Client as Connection
 from kubemin.store.redis.opening import redis_address
@@ -51,6 +52,14 @@ steps:
     env: {FIRST: "${{ steps.list.output }}", ALL: "${{ steps.each.output }}"}
     queue: late
     needs: [each]
+"""
+TICK = """
+name: tick
+schedule: {cron: "* * * * * *", missed: all}
+steps:
+  - name: a
+    shell: echo $AT >> FILE
+    env: {AT: "${{ run.scheduledAt }}"}
 """
 QUEUES = ("default", "middle", "late")
 
@@ -89,6 +98,10 @@ class Attacker:
         for name, value in fields(made, 1):
             self("HSET", keys.graph(made.hash), name, value)
         return made.hash
+
+    def mark(self, workflow: str) -> int:
+        found: int = unpack(self("HGET", keys.WORKFLOWS, workflow))["m"]
+        return found
 
     @property
     def done(self) -> list[str]:
@@ -387,6 +400,47 @@ def test_a_client_without_the_fleets_key_is_refused(fleet: Fleet, daemon: Daemon
     assert told.code == 2 and "chmod 0640" in told.stderr and "Traceback" not in told.stderr
 
 
+def test_doctor_compares_the_keys_of_all_nodes(fleet: Fleet, daemon: Daemon, key_file: Path, tmp_path: Path) -> None:
+    def said() -> list[tuple[str, str]]:
+        items = daemon.ctl("doctor", "-o", "json").json["items"]
+        return [(item["status"], item["message"]) for item in items if item["check"] == "signing"]
+
+    name = load(str(key_file)).id
+    assert said() == [
+        ("ok", f"{key_file}, mode 0600: signs with key {name}"),
+        ("ok", f"1 live node(s) sign with key {name}"),
+    ]
+    other = fleet.node(signingKeyFile=str(write_key(tmp_path / "other", OTHER)))
+    other.wait_log("this node does not sign with the same key as another")
+    [(_, _), (status, message)] = said()
+    assert status == "wrong" and f"node-0: key {name}, node-1: key " in message
+    key_file.chmod(0o644)
+    [(status, message)] = said()
+    assert status == "wrong" and f"chmod 0640 {key_file}" in message
+    told = daemon.ctl("reload")
+    assert told.code != 0 and "chmod 0640" in told.stdout + told.stderr
+
+
+def test_a_machine_that_works_alone_takes_the_setting(start_daemon: Callable[..., Daemon], key_file: Path) -> None:
+    daemon = start_daemon(signingKeyFile=str(key_file))
+    (daemon.home / "alone.yaml").write_text("name: alone\nsteps: [{name: a, run: [true]}]\n")
+    assert daemon.client.submit(daemon.home / "alone.yaml").wait(10) == "completed"
+
+
+def test_a_mark_of_a_schedule_that_was_put_back(fleet: Fleet, daemon: Daemon, attacker: Attacker) -> None:
+    """A leader fires no slot twice, and none of long ago."""
+    publish(daemon, attacker, TICK)
+    wait_until(lambda: len(attacker.done) >= 2, 15)
+    mark = attacker.mark("tick")
+    attacker.change(keys.WORKFLOWS, "tick", m=mark - 3 * 10**6)
+    wait_until(lambda: attacker.mark("tick") > mark + 10**6, 15)
+    attacker.change(keys.WORKFLOWS, "tick", m=mark - 9 * 86_400 * 10**6)
+    before = attacker.mark("tick")
+    wait_until(lambda: attacker.mark("tick") > before, 15)
+    assert len(set(attacker.done)) == len(attacker.done)
+    assert not any(line < "2026" for line in attacker.done)
+
+
 def test_keys_are_rotated_without_a_gap(daemon: Daemon, key_file: Path, tmp_path: Path) -> None:
     client = daemon.client
     daemon.workflow("one.yaml", "name: one\nsteps: [{name: a, run: [true]}]\n")
@@ -406,7 +460,6 @@ def test_keys_are_rotated_without_a_gap(daemon: Daemon, key_file: Path, tmp_path
 
 def test_a_run_that_was_signed_long_ago(fleet: Fleet, daemon: Daemon, key_file: Path, attacker: Attacker) -> None:
     from kubemin import clock
-    from kubemin.signing import load
     from kubemin.store.codec import Extra, encode
     from kubemin.store.redis.signatures import _task
 

@@ -62,6 +62,7 @@ class Membership:
             raise
         self._beat.soon()
         self.turn(record)
+        self._compare_keys()
         try:
             dead = self._instances.note(self._instance)
         except OSError as exc:
@@ -74,6 +75,18 @@ class Membership:
             self._instances.forget(instance)
         if count:
             log.info("tasks of a dead predecessor were queued again", tasks=count)
+
+    def _compare_keys(self) -> None:
+        """A node that signs with another key than the others runs nothing of theirs, and they nothing of its."""
+        ours = self._store.signer
+        for view in self._store.nodes():
+            theirs = view.record.keys
+            if not view.is_lost and theirs[:1] != (() if ours is None else ours.ids[:1]):
+                log.error(
+                    "this node does not sign with the same key as another", other=view.record.node,
+                    key=None if ours is None else ours.id, others=" ".join(theirs) or None,
+                )  # fmt: skip
+                return
 
     def recognise(self) -> bool:
         """Is it our fleet's server? True: it was, and has lost everything. Raises StoreUnavailable."""

@@ -25,6 +25,7 @@ class Duties:
     def __init__(self, session: Session, intake: Intake) -> None:
         self.s = session
         self.intake = intake
+        self._fired: dict[str, Micros] = {}  # of each workflow the last slot that was fired over this connection
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Duties:
 
     def fire(self, workflow: str, slot: Micros, submission: Submission | None) -> bool:
         mark = (workflow, slot)
-        if submission is None:
+        if submission is None or self._was_fired(workflow, slot):
             return self._raise_mark(mark)
         try:
             self.intake.submit_run(submission, mark=mark)
@@ -131,7 +132,14 @@ class Duties:
             told = Change("skipped", submission.id, workflow, cause=error.code, message=str(error))
             self.s.changes.append(told)
             return fired or error.code == "concurrency"
+        self._fired[workflow] = slot
         return True
+
+    def _was_fired(self, workflow: str, slot: Micros) -> bool:
+        """In a fleet that signs a mark which was put back makes nothing run that this leader fired, nor what is long
+        past: its runs are signed here."""
+        signatures = self.s.signatures
+        return signatures is not None and (slot <= self._fired.get(workflow, 0) or signatures.is_past(slot))
 
     def _raise_mark(self, mark: tuple[str, Micros]) -> bool:
         request = pack(self.s.engine_request(**self.s.duty(mark=mark)))

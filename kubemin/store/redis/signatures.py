@@ -123,8 +123,12 @@ class Signatures:
         return self.verify_run(seal_of(run, unpack_run(record), params), signature)
 
     def _check_age(self, at: Micros, start_at: Micros | None) -> None:
-        if clock.wall() - max(at, start_at or 0) > self._life:
+        if self.is_past(max(at, start_at or 0)):
             raise TooOld(f"it was signed more than {self._life // SECOND} s ago, which is longer than runs are kept")
+
+    def is_past(self, instant: Micros) -> bool:
+        """Nothing of then is begun any more."""
+        return clock.wall() - instant > self._life
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
