@@ -36,6 +36,10 @@ class Estimates:
         else:
             self._mean[label] = known + _WEIGHT * (seconds - known)
 
+    def seconds(self, label: str) -> float | None:
+        """What one of this kind is expected to take; None: unknown."""
+        return self._mean.get(label)
+
     def window(self, label: str) -> int:
         """How many tasks of this kind one worker may have at once; 1 for what is long or unknown."""
         mean = self._mean.get(label)

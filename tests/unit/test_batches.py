@@ -14,7 +14,7 @@ from kubemin.coordinator.broker import Link
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.model.states import TaskState
 from kubemin.outbox import SIZE, Outbox, left_behind, path_of, read
-from kubemin.worker.fleet.batch import MOST_TASKS, Batch
+from kubemin.worker.fleet.batch import BATCH_SECONDS, MOST_TASKS, Batch
 
 OWNER = Owner("0123abcd", 3, 7)
 RUN = "1m867asdv07j672g0000"
@@ -102,14 +102,13 @@ def test_the_coordinator_is_told_that_batches_are_run_and_not_each_time(worker: 
 # --- how many ---
 
 
-def test_nothing_stands_behind_what_is_unknown_or_long(worker: Worker) -> None:
+def test_nothing_stands_behind_what_is_known_to_be_long(worker: Worker) -> None:
     worker.learn("m:short")
-    short, unknown = claim(1, "m:short"), claim(2, "m:new")
-    assert worker.batch.fit([short, short, short]) == 3
-    assert worker.batch.fit([unknown, short]) == 1
-    assert worker.batch.fit([short, unknown, short]) == 2
-    worker.batch.ended(claim(1, "m:long"), outcome(1, 0.5))
-    assert worker.batch.fit([claim(1, "m:long"), short]) == 1 and worker.batch.limit == 1
+    short, unknown, long = claim(1, "m:short"), claim(2, "m:new"), claim(3, "m:long")
+    assert worker.batch.fit([short, unknown, short]) == 3
+    worker.batch.ended(long, outcome(3, 0.5))
+    assert worker.batch.fit([long, short]) == 1 and worker.batch.fit([short, long, short]) == 2
+    assert worker.batch.limit == 1
 
 
 def test_as_many_as_take_a_few_milliseconds(worker: Worker) -> None:
@@ -169,3 +168,12 @@ def test_torn_results_and_those_of_an_older_batch_are_not_taken(path: str, tmp_p
         file.write(b"????")
     assert read(path) == ([], False)
     assert read(path + "nowhere") == ([], False)
+
+
+def test_a_batch_is_over_after_its_time(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker.batch.begin([claim(1), claim(2)])
+    assert not worker.batch.over
+    later = clock.monotonic() + BATCH_SECONDS + 0.001
+    monkeypatch.setattr(clock, "monotonic", lambda: later)
+    worker.batch.ended(claim(1), outcome(1))
+    assert worker.batch.over and worker.batch.due

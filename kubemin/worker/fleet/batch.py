@@ -6,8 +6,9 @@ packet has one receiver, so taking back from a worker that holds the GIL never r
 ticket owns the task. The coordinator gives what it received back to Redis; the worker drops a claim whose ticket is
 gone. A worker that dies with tickets in its channel has started none of them: nothing is charged for them.
 
-Results wait for the end of the batch, `REPORT_SECONDS` at most and between two tasks, and stand in the outbox
-meanwhile: the coordinator tells them when the next task turns out long, or when the worker is dead.
+A batch lasts `BATCH_SECONDS`, looked at between two tasks: then its results are told, and what was not begun goes
+back. Results stand in the outbox meanwhile: the coordinator tells them when a task turns out long, or when the worker
+is dead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from kubemin.outbox import Outbox
 
 MOST_TASKS: Final = 64  # in one batch
 MOST_STEPS: Final = 24  # of workflows: each costs Redis several times as much
-REPORT_SECONDS: Final = 0.008
+BATCH_SECONDS: Final = 0.012
 WATCHED_SECONDS: Final = 0.5  # between two words to the coordinator that batches are run
 
 
@@ -48,19 +49,22 @@ class Batch:
     @property
     def due(self) -> bool:
         """What has ended is to be told before the next task starts."""
-        if not self.results:
-            return False
-        return not self._waiting or self._full or clock.monotonic() - self._began > REPORT_SECONDS
+        return bool(self.results) and (not self._waiting or self._full or self.over)
+
+    @property
+    def over(self) -> bool:
+        """It has lasted for long enough."""
+        return clock.monotonic() - self._began > BATCH_SECONDS
 
     # --- claims -------------------------------------------------------------------------------------------------------
 
     def fit(self, claims: list[Claim]) -> int:
-        """How many of them may stand behind each other: nothing behind a task that is long or unknown."""
+        """How many of them may stand behind each other: nothing behind one that is known to be long. What is unknown
+        may be short: if it is not, what stands behind it is taken back."""
         expected = 0.0
         for count, claim in enumerate(claims, 1):
-            window = self._estimates.window(label_of(claim))
-            expected += WINDOW_SECONDS / window
-            if window == 1 or expected >= WINDOW_SECONDS:
+            expected += self._estimates.seconds(label_of(claim)) or 0.0
+            if expected >= WINDOW_SECONDS:
                 return count
         return len(claims)
 

@@ -70,6 +70,7 @@ class FleetWorker(Worker):
         self._queues = settings.queues
         self._mode = Mode()
         self._claims: deque[Claim] = deque()
+        self._put_off: deque[tuple[int, bytes]] = deque()  # packets that stood between tickets
         self._overdue: float | None = None  # when the reply to a BLPOP that is under way is late
         self._empty = 0
         self._counts = Sender(reports, metered=bool(settings.http_addr))
@@ -115,7 +116,9 @@ class FleetWorker(Worker):
 
     def _rest(self) -> None:
         """Nothing is in the channel: it is the fleet's turn."""
-        if not self._mode.distributed:
+        if self._put_off:
+            self._handle(*self._put_off.popleft())
+        elif not self._mode.distributed:
             super()._rest()
         elif self._batch.waiting:
             self._rest_was_taken_back()
@@ -275,6 +278,8 @@ class FleetWorker(Worker):
         self._look_after(claim, outcome)
         self._batch.ended(claim, outcome)
         faults.point("worker.noted")
+        if self._batch.waiting and self._batch.over:
+            self._give_back(self._own_tickets())
         if self._batch.due or self._takes_no_more:
             self._finish()
         elif self._batch.waiting:
@@ -373,7 +378,8 @@ class FleetWorker(Worker):
         self._claims.clear()
 
     def _own_tickets(self) -> list[Claim]:
-        """Claims that nobody will start: their tickets are taken out of the channel."""
+        """Claims that this worker will not start: their tickets are taken out of the channel. What else is between them
+        comes when they are gone."""
         claims: list[Claim] = []
         while self._batch.waiting:
             try:
@@ -382,8 +388,10 @@ class FleetWorker(Worker):
                 break
             if packet is None:
                 break
-            claim = self._batch.own(token_of(packet[1])) if packet[0] == TICKET_KIND else None
-            claims += [claim] if claim is not None else []
+            if packet[0] != TICKET_KIND:
+                self._put_off.append(packet)
+            elif (claim := self._batch.own(token_of(packet[1]))) is not None:
+                claims.append(claim)
         return claims
 
     def _end_wait(self) -> None:

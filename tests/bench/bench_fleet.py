@@ -1,0 +1,374 @@
+"""Speed and size of a fleet's node with Redis beside it: figures, targets, and the bare floor in the same run.
+
+    python tests/bench/bench_fleet.py [CASE …] [--server redis|valkey] [--reps 5] [--tasks 40000]
+
+The rules of bench_local.py: default configuration, the log goes to a file, retention runs, the daemon works while
+clients enqueue, and a clock stops when a fresh process has counted every run terminal, with its output, through the
+public API. The server keeps an AOF, fsynced every second, on the disk of `BENCH_DISK` (else the temporary folder's).
+`cpu` is what all processes of server and daemon used for a task: it depends less than a rate on what else the machine
+does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench_local import Daemon, _running, counted, line
+from bench_redis_store import floor, timed
+from support.redis_server import Server
+
+from kubemin.model.graph import Edge, Graph, Node
+from kubemin.model.ids import run_id
+from kubemin.model.records import Definition, Outcome, Owner, Submission
+from kubemin.model.states import Kind, TaskState
+from kubemin.store.redis.store import RedisStore
+
+CALL = "python: 'benchfunctions:noop', with: {n: 1}"
+CHAIN = "\n".join(f"  - {{name: s{n}, {CALL}}}" for n in range(10))
+MIDDLE = "\n".join(f"  - {{name: m{n}, {CALL}, needs: [a]}}" for n in range(20))
+LAST = f"  - {{name: z, {CALL}, needs: [{', '.join(f'm{n}' for n in range(20))}]}}"
+FAN = f"  - {{name: a, {CALL}}}\n{MIDDLE}\n{LAST}"
+
+
+class Setting:
+    """What the command line asked for."""
+
+    def __init__(self, kind: str, reps: int, tasks: int) -> None:
+        self.kind, self.reps, self.tasks = kind, reps, tasks
+        self.base = 0.0
+
+    def of_floor(self, rates: list[float]) -> str:
+        return f"{statistics.median(rates) / self.base:.2f} of the floor" if self.base else ""
+
+
+@contextlib.contextmanager
+def a_server(kind: str) -> Iterator[Server]:
+    with tempfile.TemporaryDirectory(prefix="kubemin-bench-redis-", dir=os.environ.get("BENCH_DISK")) as folder:
+        server = Server(kind, folder=Path(folder), appendonly="yes", appendfsync="everysec")
+        server.start()
+        try:
+            yield server
+        finally:
+            server.close()
+
+
+@contextlib.contextmanager
+def a_node(setting: Setting, workers: int = 2) -> Iterator[tuple[Daemon, Server]]:
+    with a_server(setting.kind) as server:
+        it = Daemon(workers, redisAddr=server.tcp_address)
+        try:
+            it.start()
+            yield it, server
+        finally:
+            it.clean()
+
+
+class Cpu:
+    """Microseconds of all processes of server and daemon, for each of `count` tasks."""
+
+    def __init__(self, it: Daemon, server: Server) -> None:
+        self._processes = [psutil.Process(pid) for pid in (server.process.pid, *it.pids())]
+        self._before = self._used()
+
+    def _used(self) -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in self._processes if process.is_running())
+
+    def each(self, count: int) -> str:
+        return f"cpu {(self._used() - self._before) / count * 1e6:.0f} us"
+
+
+# --- the floor ---
+
+
+def floors(setting: Setting) -> None:
+    """One EVALSHA a task (lock, pop, write) on a plain socket."""
+    with a_server(setting.kind) as server:
+        server.command("RPUSH", "floor", *range(100))
+        count = setting.tasks // 2
+        rates = [timed(floor, *((server.socket, count, n) for n in range(2))) for _ in range(setting.reps)]
+    setting.base = statistics.median(rates)
+    line("floor: one EVALSHA a task on a plain socket", rates, "/s", "-")
+
+
+# --- rates ---
+
+
+def throughput(setting: Setting) -> None:
+    rates, bulk, note = [], [], ""
+    for _ in range(setting.reps):
+        with a_node(setting) as (it, server):
+            client = it.client()
+            client.enqueue_many("benchfunctions:noop", [((n + 1,), {}) for n in range(200)])[-1].wait(timeout=30)
+            items = [((n + 1,), {}) for n in range(setting.tasks)]
+            cpu, began = Cpu(it, server), time.time()
+            ids = [run.id for run in client.enqueue_many("benchfunctions:noop", items)]
+            bulk.append(len(items) / (time.time() - began))
+            rates.append(len(items) / (counted(it, ids) - began))
+            note = cpu.each(len(items))
+    line("no-op Python tasks, run and recorded", rates, "/s", "20,000", f"{setting.of_floor(rates)}, {note}")
+    line("enqueue_many", bulk, "/s", "80,000")
+
+
+def single(setting: Setting) -> None:
+    rates = []
+    with a_node(setting) as (it, _):
+        client = it.client()
+        client.enqueue("benchfunctions:noop", 1).wait(timeout=30)
+        for _ in range(setting.reps):
+            began = time.time()
+            for n in range(3000):
+                client.enqueue("benchfunctions:noop", n + 1)
+            rates.append(3000 / (time.time() - began))
+    line("enqueued singly", rates, "/s", "10,000", setting.of_floor(rates))
+
+
+def chains(setting: Setting) -> None:
+    _graphs(setting, "chains of ten steps", f"name: bench\nsteps:\n{CHAIN}\n", 10)
+
+
+def fans(setting: Setting) -> None:
+    _graphs(setting, "1 → 20 → 1", f"name: bench\nmode: DAG\nsteps:\n{FAN}\n", 22)
+
+
+def _graphs(setting: Setting, name: str, text: str, steps: int) -> None:
+    rates, note = [], ""
+    for _ in range(setting.reps):
+        with a_node(setting) as (it, server):
+            path = it.folder / "bench.yaml"
+            path.write_text(text)
+            client = it.client()
+            client.submit(str(path)).wait(timeout=30)
+            count = max(setting.tasks // 2 // steps, 1)
+            cpu, began = Cpu(it, server), time.time()
+            ids = [client.submit(str(path)).id for _ in range(count)]
+            rates.append(count * steps / (counted(it, ids) - began))
+            note = cpu.each(count * steps)
+    line(f"steps of {name}, run and recorded", rates, "/s", "12,000", f"{setting.of_floor(rates)}, {note}")
+
+
+def latency(setting: Setting) -> None:
+    p50, p99 = [], []
+    with a_node(setting) as (it, _):
+        client = it.client()
+        for _ in range(setting.reps):
+            taken = []
+            for _ in range(200):
+                began = time.time()
+                taken.append((client.enqueue("benchfunctions:stamp"), began))
+                time.sleep(0.01)
+            delays = []
+            for run, began in taken:
+                run.wait(timeout=10)
+                delays.append((run.result - began) * 1e3)
+            delays.sort()
+            p50.append(delays[len(delays) // 2])
+            p99.append(delays[int(len(delays) * 0.99) - 1])
+    line("enqueue to start, idle, p50", p50, "ms", "0.8")
+    line("enqueue to start, idle, p99", p99, "ms", "1.5")
+
+
+# --- size, start, deaths ---
+
+
+def memory(setting: Setting) -> None:
+    for workers, target in ((2, "40"), (8, "65")):
+        values = []
+        for _ in range(min(setting.reps, 3)):
+            with a_node(setting, workers) as (it, _):
+                items = [((n + 1,), {}) for n in range(1500 * workers)]
+                counted(it, [run.id for run in it.client().enqueue_many("benchfunctions:noop", items)])
+                supervisor, *children = it.pids()
+                kept = [supervisor, *(pid for pid in children if "coordinator" not in _title(pid))]
+                values.append(sum(psutil.Process(pid).memory_full_info().pss for pid in kept) / 1e6)
+        line(f"PSS of supervisor and {workers} workers", values, "MB", target)
+
+
+def _title(pid: int) -> str:
+    return " ".join(psutil.Process(pid).cmdline())
+
+
+def startup(setting: Setting) -> None:
+    values = []
+    with a_server(setting.kind) as server:
+        it = Daemon(2, redisAddr=server.tcp_address)
+        try:
+            it.start()
+            it.stop()
+            for _ in range(setting.reps):
+                run = it.client().enqueue("benchfunctions:stamp")
+                began = time.time()
+                it.start()
+                run.wait(timeout=20)
+                values.append(run.result - began)
+                it.stop()
+        finally:
+            it.clean()
+    line("exec to first task run", values, "s", "0.4")
+
+
+def again(setting: Setting) -> None:
+    one, everything = [], []
+    for _ in range(setting.reps):
+        with a_node(setting) as (it, _):
+            run = it.client().enqueue("benchfunctions:nap", 20)
+            first = _running(it, run.id, {0})
+            began = time.monotonic()
+            os.kill(first.pid, 9)
+            second = _running(it, run.id, {first.token})
+            one.append(time.monotonic() - began)
+            it.kill_all()
+            began = time.monotonic()
+            it.start()
+            _running(it, run.id, {first.token, second.token})
+            everything.append(time.monotonic() - began)
+    line("killed worker's task started again", one, "s", "0.1")
+    line("everything killed, task started again", everything, "s", "1.5")
+
+
+# --- what Redis is asked ---
+
+
+def commands(setting: Setting) -> None:
+    """All that MONITOR shows outside scripts while the node is busy, its own bookkeeping included, for each task."""
+    values = []
+    for _ in range(min(setting.reps, 3)):
+        with a_node(setting) as (it, server):
+            client = it.client()
+            items = [((n + 1,), {}) for n in range(setting.tasks)]
+            ids = [run.id for run in client.enqueue_many("benchfunctions:noop", items)]
+            tool = [sys.executable, "-c", MONITOR, str(server.port)]
+            with subprocess.Popen(tool, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as watch:
+                counted(it, ids)
+                assert watch.stdin is not None and watch.stdout is not None
+                watch.stdin.close()
+                values.append(float(watch.stdout.read()) / setting.tasks)
+    line("commands a task outside scripts, busy", values, "", "1.1", "the clients' looks included")
+
+
+MONITOR = """
+import socket, sys, select
+link = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+link.sendall(b"MONITOR\\r\\n")
+count, rest = 0, b""
+while True:
+    ready = select.select([link, sys.stdin], [], [])[0]
+    if link in ready:
+        lines = (rest + link.recv(1 << 20)).split(b"\\n")
+        rest = lines.pop()
+        count += sum(1 for each in lines if each[:1] == b"+" and b" lua]" not in each[:40])
+    elif sys.stdin in ready:
+        break
+print(count)
+"""
+
+
+def longest(setting: Setting) -> None:
+    """SLOWLOG after a fan-out of 100,000, and a cascade that skips 100,000 steps, each with its join, at store level."""
+    for name, graph, first in (
+        ("fan-out of 100,000", _fanned(100_000), TaskState.COMPLETED),
+        ("100,000 steps skipped", _wide(100_000), TaskState.FAILED),
+    ):
+        values = []
+        for _ in range(min(setting.reps, 3)):
+            with a_server(setting.kind) as server:
+                store = RedisStore(server.address, instance="bench", node="bench")
+                store.publish([Definition("e" * 64, graph)])
+                store.client.execute("SLOWLOG", "RESET")
+                store.client.execute("CONFIG", "SET", "slowlog-log-slower-than", 1000)
+                run = run_id()
+                store.submit([Submission(run, workflow="large")])
+                steps = _drain(store, first)
+                assert store.states([run])[run].value in ("completed", "failed"), store.states([run])
+                entries = store.client.execute("SLOWLOG", "GET", 128)
+                scripts = [entry[2] for entry in entries if entry[3][0].upper() == b"EVALSHA"]
+                values.append(max(scripts, default=1000) / 1000)
+                store.close()
+        line(f"longest script, {name}", values, "ms", "5", f"{steps:,} steps run")
+
+
+def _drain(store: RedisStore, first: TaskState) -> int:
+    """Run all that is there; the first task ends as told."""
+    owner, outcomes, count = Owner("bench", 0, 1), [], 0
+    while True:
+        while store.advance():
+            pass
+        _, claims = store.finish_and_claim(owner, outcomes, ("default",), 1 if count == 0 else 24)
+        states = [first if count + n == 0 else TaskState.COMPLETED for n in range(len(claims))]
+        outcomes = [Outcome(c.run, c.idx, c.token, state) for c, state in zip(claims, states, strict=True)]
+        count += len(claims)
+        if not claims:
+            return count
+
+
+def _fanned(width: int) -> Graph:
+    work = {"run": ["/bin/true"]}
+    each = Node("each", kind=Kind.FANOUT, needs=(Edge(0),), work=work, items=list(range(width)))
+    return Graph("large", (Node("a", work=work), each, Node("z", needs=(Edge(1),), work=work)))
+
+
+def _wide(width: int) -> Graph:
+    work = {"run": ["/bin/true"]}
+    middle = tuple(Node(f"m{n}", needs=(Edge(0),), work=work) for n in range(width))
+    return Graph(
+        "large", (Node("a", work=work), *middle, Node("z", needs=tuple(Edge(n + 1) for n in range(width)), work=work))
+    )
+
+
+def backlog(setting: Setting) -> None:
+    """The node's rate with 1,000,000 tasks waiting, in another queue of the same server, against 1,000."""
+    rates: dict[int, list[float]] = {1000: [], 1_000_000: []}
+    for _ in range(min(setting.reps, 3)):
+        for size, found in rates.items():
+            with a_node(setting) as (it, _):
+                client = it.client()
+                for at in range(0, size, 50_000):
+                    some = [((n + 1,), {}) for n in range(min(50_000, size - at))]
+                    client.enqueue_many("benchfunctions:noop", some)
+                before, began = _done(it), time.monotonic()
+                while _done(it) - before < min(setting.tasks, size) and time.monotonic() - began < 60:
+                    time.sleep(0.002)
+                found.append((_done(it) - before) / (time.monotonic() - began))
+    line("rate, backlog of 1,000", rates[1000], "/s", "-")
+    ratio = statistics.median(rates[1_000_000]) / statistics.median(rates[1000])
+    line("rate, backlog of 1,000,000", rates[1_000_000], "/s", "-", f"{ratio:.2f} of it, target 0.9")
+
+
+def _done(it: Daemon) -> int:
+    board = it.board()
+    return sum(record.done for record in map(board.read_slot, range(2)) if record is not None)
+
+
+CASES: dict[str, Callable[[Setting], None]] = {
+    f.__name__: f
+    for f in (throughput, chains, fans, single, latency, memory, startup, again, commands, longest, backlog)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", nargs="*", choices=[*CASES, []], help="all without an argument")
+    parser.add_argument("--server", choices=("redis", "valkey"), default="redis")
+    parser.add_argument("--reps", type=int, default=5)
+    parser.add_argument("--tasks", type=int, default=40_000)
+    options = parser.parse_args()
+    setting = Setting(options.server, options.reps, options.tasks)
+    floors(setting)
+    for name in options.case or CASES:
+        CASES[name](setting)
+
+
+if __name__ == "__main__":
+    main()
