@@ -34,7 +34,9 @@ from kubemin.model.graph import Edge, Graph, Node
 from kubemin.model.ids import run_id
 from kubemin.model.records import Definition, Outcome, Owner, Submission
 from kubemin.model.states import Kind, TaskState
+from kubemin.store.redis.session import RECORDS
 from kubemin.store.redis.store import RedisStore
+from kubemin.worker.fleet.batch import MOST_STEPS
 
 CALL = "python: 'benchfunctions:noop', with: {n: 1}"
 CHAIN = "\n".join(f"  - {{name: s{n}, {CALL}}}" for n in range(10))
@@ -276,7 +278,7 @@ print(count)
 
 
 def longest(setting: Setting) -> None:
-    """SLOWLOG after a fan-out of 100,000, and a cascade that skips 100,000 steps, each with its join, at store level."""
+    """SLOWLOG after a fan-out of 100,000, and a cascade that skips 100,000 steps, each with its join, in the store."""
     for name, graph, first in (
         ("fan-out of 100,000", _fanned(100_000), TaskState.COMPLETED),
         ("100,000 steps skipped", _wide(100_000), TaskState.FAILED),
@@ -303,13 +305,13 @@ def _drain(store: RedisStore, first: TaskState) -> int:
     """Run all that is there; the first task ends as told."""
     owner, outcomes, count = Owner("bench", 0, 1), [], 0
     while True:
-        while store.advance():
+        while store.advance(RECORDS):
             pass
-        _, claims = store.finish_and_claim(owner, outcomes, ("default",), 1 if count == 0 else 24)
+        _, claims = store.finish_and_claim(owner, outcomes, ("default",), 1 if count == 0 else MOST_STEPS)
         states = [first if count + n == 0 else TaskState.COMPLETED for n in range(len(claims))]
         outcomes = [Outcome(c.run, c.idx, c.token, state) for c, state in zip(claims, states, strict=True)]
         count += len(claims)
-        if not claims:
+        if not claims and not store.advance(RECORDS):
             return count
 
 

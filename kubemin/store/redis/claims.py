@@ -389,12 +389,12 @@ def _is_plain(outcome: Outcome) -> bool:
 def _final(life: _Life, fresh: _Fresh, outcome: Outcome, now: Micros, shift: Micros) -> bytes:
     return pack(
         Final(
+            COMPLETED,
             outcome.token,
             life.place,
             outcome.started + shift if outcome.started else fresh.at,
             now,
             fresh.queued,
-            COMPLETED,
             SETTLED,
             1,
             detail_of(outcome),

@@ -127,14 +127,15 @@ def slot_claims(raw: bytes) -> list[SlotClaim]:
 
 
 class Final(msgspec.Struct, omit_defaults=True, gc=False):
-    """The record of a single task that completed in its first life, fields as in TaskRecord."""
+    """The record of a single task that completed in its first life, fields as in TaskRecord. `s` is the first: states.lua
+    looks for it there."""
 
+    s: int
     k: int
     w: str
     B: Micros
     E: Micros
     Q: Micros
-    s: int = -1  # never left out
     f: int = -1
     a: int = -1
     D: str = ""

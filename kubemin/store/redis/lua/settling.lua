@@ -19,13 +19,15 @@ function M.refused()
   return { 'RETIRED', table.concat(told) }
 end
 
+-- True: it was the first attempt, so that there are no tails of an earlier one.
 local function settle(claim, out)
   local run, task = M.claimed(claim)
+  local first = ((run or task).R or 1) == 1 and not (task.a or task.y or task.l or task.z)
   task.f = bor(task.f or 0, SETTLED)
   task.k, task.w, task.D = out[3], REQ.place, out[7] ~= '' and out[7] or nil
   task.B = out[11] > 0 and out[11] or claim.started
   if run then M.touch(task) else M.save_solo(task) end
-  if out[4] < 0 then return M.put_back(run, task, out[5]) end
+  if out[4] < 0 then M.put_back(run, task, out[5]) return first end
   if out[4] == COMPLETED and out[8] then
     if run then
       call('HSET', P .. 'out:' .. claim.id, claim.idx, out[8])
@@ -34,6 +36,7 @@ local function settle(claim, out)
     end
   end
   M.attempt_ended(run, task, out[4], out[5] ~= '' and out[5] or nil, out[6])
+  return first
 end
 
 function M.settle_all(held, told, unlocked)
@@ -43,8 +46,8 @@ function M.settle_all(held, told, unlocked)
     for n, claim in ipairs(slot.c) do
       if claim.id == out[1] and claim.idx == out[2] and claim.token == out[3] then
         table.remove(slot.c, n)
-        settle(claim, out)
-        if out[4] >= 0 or out[9] ~= '' or out[10] ~= '' then
+        local first = settle(claim, out)
+        if out[4] >= 0 and not first or out[9] ~= '' or out[10] ~= '' then
           M.keep_tails(claim, out[9], out[10], out[4] == COMPLETED and REQ.tail or 4 * REQ.tail, REQ.tails)
         end
         unlocked[#unlocked + 1] = 'lock:{workflow:queue}:' .. claim.name
@@ -60,14 +63,17 @@ function M.settle_all(held, told, unlocked)
   return table.concat(claims)
 end
 
--- What has become ready is in its queue before anything is claimed; the rest is written at the end.
+-- What has become ready is in its queue before anything is claimed; the rest is written at the end. One call settles
+-- as many records as one slice has, however often it draws.
+local left
 function M.draw()
-  M.settle(REQ.slice)
+  M.settle(left or REQ.slice)
+  left = M.budget()
   M.place_all()
 end
 
 function M.close(reply)
-  M.settle(REQ.slice)
+  M.settle(left or REQ.slice)
   M.flush()
   reply[3] = { (M.left or M.fans) and 1 or 0, M.fans or {}, M.events }
 end
