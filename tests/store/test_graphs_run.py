@@ -216,7 +216,10 @@ def test_a_wide_fan_out_keeps_few_records_ready_and_all_workers_busy(engine: Eng
     (queue,) = engine.store.queues()
     assert queue.length == count
     busy = take(engine.store, 300)
-    assert len(busy) == 300
+    while len(busy) < 300:  # one call of the fleet's engine refills the queue as far as it may write
+        some = take(engine.store, 300 - len(busy))
+        assert some
+        busy += some
     finish(engine.store, *map(outcome, busy))
     assert len(complete_all(engine.store)) == count - 300 + 1
     assert len(engine.store.outputs([run])[run]["f"]) == count

@@ -127,8 +127,8 @@ def slot_claims(raw: bytes) -> list[SlotClaim]:
 
 
 class Final(msgspec.Struct, omit_defaults=True, gc=False):
-    """The record of a single task that completed in its first life, fields as in TaskRecord. `s` is the first: states.lua
-    looks for it there."""
+    """The record of a single task that completed in its first life, fields as in TaskRecord. `s` is the first:
+    states.lua looks for it there."""
 
     s: int
     k: int
