@@ -2,5 +2,6 @@
 
 It never forks. Its loop is `process.py`; `broker.py` knows workers, `server.py` clients, `control.py` the supervisor;
 duties are in `kubemin/leader/`. **Commit, then send**: what came in is applied in one transaction, and tasks, replies
-and acknowledgements leave only after its commit.
+and acknowledgements leave only after its commit. May touch: the store, the clients' socket, its channels, its record in
+the scoreboard; users' files and code never.
 """

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from kubemin.clock import Micros
-from kubemin.model.records import RunView
+from kubemin.clock import Micros, rfc3339
+from kubemin.model.records import RunView, Submission
 from kubemin.model.states import RunState
 from kubemin.store.admission import decode_submissions
-from kubemin.store.views import staged_view
+from kubemin.store.codec import encode, label_of
 
 
 class StagedRun(msgspec.Struct):
@@ -34,8 +34,14 @@ def view(bodies: Iterable[bytes], run: str) -> RunView | None:
     for body in bodies:
         found = next((each for each in decode_submissions(body) if each.id == run), None) if wanted in body else None
         if found is not None:
-            return staged_view(found)
+            return _waiting(found)
     return None
+
+
+def _waiting(submission: Submission) -> RunView:
+    label = submission.workflow or label_of(encode(submission.work))
+    start_at = rfc3339(submission.start_at)
+    return RunView(submission.id, label, RunState.WAITING, params=submission.params, start_at=start_at)
 
 
 def states(bodies: Iterable[bytes], wanted: set[str]) -> dict[str, RunState]:

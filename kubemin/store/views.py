@@ -7,11 +7,11 @@ from typing import Any
 from kubemin import clock
 from kubemin.clock import Micros, rfc3339
 from kubemin.model.graph import Graph
-from kubemin.model.records import RunView, Submission
+from kubemin.model.records import RunView
 from kubemin.model.references import as_text
-from kubemin.model.states import Kind, RunState
+from kubemin.model.states import Kind
 from kubemin.store.base import WorkflowView
-from kubemin.store.codec import Detail, encode, label_of
+from kubemin.store.codec import Detail
 
 
 def workflow_view(name: str, digest: str, graph: Graph, published: Micros, mark: Micros) -> WorkflowView:
@@ -35,13 +35,6 @@ def _next_at(graph: Graph, mark: Micros) -> str | None:
     from kubemin.model.schedule import next_slot  # time zones, which most readers never need
 
     return rfc3339(next_slot(graph.schedule, max(mark, clock.wall())))
-
-
-def staged_view(submission: Submission) -> RunView:
-    """Of a run in a sealed batch that is not unpacked yet."""
-    label = submission.workflow or label_of(encode(submission.work))
-    start_at = rfc3339(submission.start_at)
-    return RunView(submission.id, label, RunState.WAITING, params=submission.params, start_at=start_at)
 
 
 def usage_view(detail: Detail) -> dict[str, Any] | None:

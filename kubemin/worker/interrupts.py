@@ -43,7 +43,7 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 class Interrupts:
-    """One for each worker. `fd` is readable when something may have come; `idle_fds` are for the wait between tasks."""
+    """One for each worker. `fd` is readable when something may have come, `wakeup` when a signal has."""
 
     def __init__(self, reports: PacketConnection) -> None:
         self.stopping = False  # take no other task

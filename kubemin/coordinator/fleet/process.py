@@ -56,7 +56,7 @@ FINISH_SECONDS = 5.0  # for what is pending at the end; a successor does the res
 
 
 class FleetCoordinator:
-    """One life of the coordinator process. `resumed`: a predecessor of this very daemon was in the fleet already."""
+    """One life of the coordinator process. `predecessor`: what a dead daemon's workers had started."""
 
     def __init__(
         self,
