@@ -15,7 +15,7 @@ from typing import Any
 
 from kubemin.clock import Micros
 from kubemin.errors import NotFound, StoreUnavailable
-from kubemin.model.states import TaskState, When
+from kubemin.model.states import STARTS_IN_STOPPED_RUN, TaskState
 from kubemin.store.codec import NUMBERS, QUEUED, SETTLED, WAITING, Detail, Extra, decode, decode_detail, encode
 from kubemin.store.parcel import Parcel, ParcelTask
 from kubemin.store.plans import Plan
@@ -171,7 +171,7 @@ def _run(parcel: Parcel, shift: Micros, version: int) -> dict[str, Any]:
 
 def _step(task: ParcelTask, plan: Plan, shift: Micros) -> dict[str, Any]:
     node = plan.nodes[task.node]
-    always = ALWAYS if node.when is When.ALWAYS else 0
+    always = ALWAYS if node.when in STARTS_IN_STOPPED_RUN else 0
     record = _task(task, shift) | {
         "s": WAITING if task.state is TaskState.QUEUED else NUMBERS[task.state.value],
         "f": (_flags(task) | always) or None,
