@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 
-from driving import ALICE, accept, complete_all, ended, outcome, single, start, take
+from driving import ALICE, accept, complete_all, ended, finish, outcome, single, start, take
 from graphs import join, node, workflow
 from support.redis_server import Cluster, Sentinels, Server, TlsProxy, running
 
@@ -118,3 +118,30 @@ def test_cluster_with_a_failover_in_the_middle_of_work(kind: str) -> None:
         print(f"{kind}: work went on {time.monotonic() - taken_over:.1f} s after the fail-over")
         complete_all(store)
         assert ended(store, run) == ("completed", None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scripts_change_nothing_while_the_slot_leaves_key_by_key(kind: str) -> None:
+    """Declared keys are all there, and one that follows from data has left: nothing is popped, nothing half done."""
+    with Cluster(kind) as cluster, ExitStack() as stack:
+        store = open_store(cluster.address)
+        stack.callback(store.close)
+        runs = accept(store, single(), single(), single())
+        (claim,) = take(store, 1)
+        move = cluster.begin_move(keys.SEQ)
+        move.carry(keys.run(runs[1]))
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable) as failed:
+                store.finish_and_claim(ALICE, [outcome(claim)], ("default",), 1)
+            assert failed.value.code == "clusterdown" and not failed.value.fatal
+        assert move.source.command("LLEN", keys.queue("default")) == b":2\r\n"
+        assert move.source.command("EXISTS", f"{keys.LOCK}{claim.task}") == b":1\r\n"
+        move.carry_all()
+        with pytest.raises(StoreUnavailable):
+            store.finish_and_claim(ALICE, [outcome(claim)], ("default",), 1)
+        move.end()
+        verdicts, claims = within(5, lambda: store.finish_and_claim(ALICE, [outcome(claim)], ("default",), 1))  # type: ignore[misc]
+        assert verdicts == [Verdict.ACCEPTED] and [each.run for each in claims] == [runs[1]]
+        finish(store, outcome(claims[0]))
+        complete_all(store)
+        assert {ended(store, run) for run in runs} == {("completed", None)}

@@ -316,18 +316,14 @@ class Cluster:
                     return server
         raise RuntimeError("nobody holds it")
 
-    def move_slot(self, key: str, *, pause: float = 0.01) -> None:
+    def move_slot(self, key: str) -> None:
         """Key by key to another master, as `redis-cli --cluster reshard` does it."""
-        source, target, slot = self._movement(key)
-        ids = {server: _bulk(server.command("CLUSTER", "MYID")) for server in (source, target)}
-        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
-        while names := _bulks(source.command("CLUSTER", "GETKEYSINSLOT", slot, 5)):
-            moved = source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *names)
-            assert moved in (b"+OK\r\n", b"+NOKEY\r\n"), moved
-            time.sleep(pause)
-        for server in (target, source, *self.servers[:3]):
-            server.command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+        move = self.begin_move(key)
+        move.carry_all()
+        move.end()
+
+    def begin_move(self, key: str) -> Move:
+        return Move(*self._movement(key), self.servers[:3])
 
     def move_slot_at_once(self, key: str) -> None:
         """Atomically: Valkey from 9."""
@@ -365,6 +361,29 @@ class Cluster:
 
 def _bulk(reply: bytes) -> str:
     return reply.split(b"\r\n")[1].decode()
+
+
+class Move:
+    """A slot on its way from one master to another."""
+
+    def __init__(self, source: Server, target: Server, slot: int, masters: list[Server]) -> None:
+        self.source, self.target, self.slot, self._masters = source, target, slot, masters
+        self._name = _bulk(target.command("CLUSTER", "MYID"))
+        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", _bulk(source.command("CLUSTER", "MYID")))
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", self._name)
+
+    def carry(self, *names: str) -> None:
+        moved = self.source.command("MIGRATE", "127.0.0.1", self.target.port, "", 0, 5000, "KEYS", *names)
+        assert moved in (b"+OK\r\n", b"+NOKEY\r\n"), moved
+
+    def carry_all(self, pause: float = 0.01) -> None:
+        while names := _bulks(self.source.command("CLUSTER", "GETKEYSINSLOT", self.slot, 5)):
+            self.carry(*names)
+            time.sleep(pause)
+
+    def end(self) -> None:
+        for server in (self.target, self.source, *self._masters):
+            server.command("CLUSTER", "SETSLOT", self.slot, "NODE", self._name)
 
 
 def _bulks(reply: bytes) -> list[str]:
