@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from kubemin.store.base import QueueView, Reader, WorkflowView
     from kubemin.store.redis.node import NodeStore
 
-AT_ONCE = 1000  # submissions in one request
+AT_ONCE = 500  # submissions in one request: more at once cost the coordinator memory that it does not get back
 PART_BYTES = 8 * 1024 * 1024  # of one request
 
 _encode = msgspec.json.Encoder().encode

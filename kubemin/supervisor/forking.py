@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from kubemin import kernel
 from kubemin.errors import KubeminError
-from kubemin.supervisor import signals
+from kubemin.supervisor import heap, signals
 from kubemin.telemetry import log
 
 _EXIT_BUG = 70  # EX_SOFTWARE of sysexits(3): the child raised what it should not
@@ -27,6 +27,7 @@ class Forker:
 
     def __init__(self) -> None:
         self.private: set[int] = set()
+        self._filling: list[bytes] = []
         self._soft_limit = _raise_descriptor_limit()
 
     def own(self, fds: Iterable[int]) -> None:
@@ -39,9 +40,10 @@ class Forker:
             os.close(fd)
 
     def prepare(self) -> None:
-        """Once, when everything is imported: the collector never touches these objects again, so their pages stay
-        shared."""
+        """Once, when everything is imported: neither the collector nor a child's own objects touch the pages that
+        these objects are on, so they stay shared."""
         gc.collect()
+        self._filling = heap.filling()
         gc.freeze()
 
     def fork(self, child: Callable[[], int], *, role: str, keep: Collection[int] = (), limited: bool = False) -> int:
