@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn, TextIO
@@ -173,6 +172,8 @@ def _calling(function: Callable[[], bytes], step: Step) -> Work:
         except SystemExit as exc:
             return _exit_code(exc)
         except BaseException as exc:  # KeyboardInterrupt included: nothing may unwind into the worker's frames
+            import traceback
+
             traceback.print_exc()
             kind = type(exc).__name__
             inherited.tell(Failure("raised", 0, f"{kind}: {exc}"[:2000], kind))

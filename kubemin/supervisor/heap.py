@@ -9,19 +9,21 @@ from __future__ import annotations
 import sys
 
 _STEP, _LARGEST, _POOL = 16, 512, 16 * 1024  # bytes; Objects/obmalloc.c
-_LIMIT = 2 * 1024 * 1024  # for each size: another allocator (PYTHONMALLOC) may never hand out a row
+_LIMIT = 2 * 1024 * 1024  # for each size
 _EMPTY = sys.getsizeof(b"")
 
 
 def filling() -> list[bytes]:
-    """Objects that take up every hole; to be kept for as long as children are forked."""
+    """Objects that take up every hole; to be kept for as long as children are forked. None where another allocator
+    (PYTHONMALLOC) hands out no rows."""
     filled: list[bytes] = []
     for size in range(_EMPTY // _STEP * _STEP + _STEP, _LARGEST + _STEP, _STEP):
-        _fill(filled, size)
+        if not _fill(filled, size):
+            return []
     return filled
 
 
-def _fill(filled: list[bytes], size: int) -> None:
+def _fill(filled: list[bytes], size: int) -> bool:
     """Until a whole pool was handed out in one row: then no hole of this size is left. That pool is given back."""
     row, last, whole = 0, 0, _POOL // size - 2
     for _ in range(_LIMIT // size):
@@ -31,4 +33,5 @@ def _fill(filled: list[bytes], size: int) -> None:
         last = here
         if row >= whole:
             del filled[-row:]
-            return
+            return True
+    return False

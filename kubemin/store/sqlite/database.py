@@ -9,7 +9,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from kubemin.errors import StoreUnavailable
 
@@ -21,7 +20,8 @@ CHECKPOINT_PAGES = 4000  # 16 MiB of log: fewer fsyncs of the main file than the
 
 _FRAME = 4096 + 24  # a page in the log, with its header
 _CHUNK = 1 << 20
-_FOLDER = Path(__file__).parent
+_FOLDER = os.path.dirname(__file__)
+_URI = str.maketrans({"%": "%25", "?": "%3f", "#": "%23"})  # https://www.sqlite.org/uri.html, 3.1
 _WRITER_PRAGMAS = (
     f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}",
     "PRAGMA journal_mode = WAL",
@@ -34,14 +34,19 @@ _WRITER_PRAGMAS = (
 )
 
 
+def _read(name: str) -> str:
+    with open(os.path.join(_FOLDER, name), encoding="utf-8") as file:
+        return file.read()
+
+
 def migrations() -> list[tuple[int, str]]:
     """(version, SQL) in order, from the files `NNNN_name.sql` beside this module."""
-    return [(int(path.name[:4]), path.read_text("utf-8")) for path in sorted(_FOLDER.glob("[0-9]*.sql"))]
+    return [(int(name[:4]), _read(name)) for name in sorted(os.listdir(_FOLDER)) if name[0].isdigit()]
 
 
 def queries() -> dict[str, str]:
     """Named SQL of `queries.sql`: `-- name: WORD` starts a query."""
-    text = (_FOLDER / "queries.sql").read_text("utf-8")
+    text = _read("queries.sql")
     found = {}
     for block in text.split("-- name: ")[1:]:
         name, _, sql = block.partition("\n")
@@ -148,7 +153,7 @@ def connect_reader(path: str) -> sqlite3.Connection:
 
 
 def _open_reader(path: str, options: str) -> sqlite3.Connection:
-    uri = f"{Path(path).absolute().as_uri()}?{options}"
+    uri = f"file:{os.path.abspath(path).translate(_URI)}?{options}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
     try:
         connection.execute("PRAGMA query_only = ON")
