@@ -110,10 +110,10 @@ def flush_c_streams() -> None:
 
 
 def forget_code() -> None:
-    """Give back the memory of machine code: what only the start of a process ran is not needed again, and the rest comes
-    back from the page cache as it is used. Program text alone, which nobody writes to: see madvise(2)."""
-    with suppress(OSError), open("/proc/self/maps", "rb", buffering=0) as file:
-        for line in file.read(1 << 20).splitlines():
+    """Give back the memory of machine code: what only the start of a process ran is not needed again, and the rest
+    comes back from the page cache as it runs. Program text alone, which nobody writes to: see madvise(2)."""
+    with suppress(OSError), open("/proc/self/maps", "rb") as maps:
+        for line in maps:
             fields = line.split()
             if fields[1] == b"r-xp" and len(fields) > 5 and fields[5].startswith(b"/"):
                 start, end = (int(each, 16) for each in fields[0].split(b"-"))

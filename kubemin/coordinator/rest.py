@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 
-from kubemin import clock
+from kubemin import clock, kernel
 from kubemin.store.sqlite import SqliteStore
 
 IDLE_SECONDS = 1.0  # without work; then once, until there is work again
@@ -34,3 +34,4 @@ class Rest:
             self._store.release_memory()
             gc.collect()
             self._trim(0)
+            kernel.forget_code()

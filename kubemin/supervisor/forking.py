@@ -72,7 +72,7 @@ class Forker:
             if limited:
                 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft_limit, hard))
-            log.configure(role=role)
+            log.become(role)
             kernel.set_mask(kernel.NO_SIGNAL)
             code = child()
         except KubeminError as exc:

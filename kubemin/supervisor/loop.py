@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from kubemin import clock, processes
+from kubemin import clock, kernel, processes
 from kubemin.clock import boottime
 from kubemin.proctitle import set_title
 from kubemin.supervisor import wishes
@@ -142,6 +142,7 @@ class Supervisor:
             log.info("ready", workers=self.pool.want, node=self.node.settings.node_id, seconds=seconds)
             self.notify.ready()
             self._next_status = now
+            kernel.forget_code()
         if self.notify.active and now >= self._next_status:
             self._next_status = now + TELL_SECONDS
             self.notify.status(self._status())

@@ -20,9 +20,10 @@ def run_supervisor(settings: Settings, *, config_path: str | None, reload: Check
     """The daemon, from here to its end; returns its exit code. Raises Refused (the state directory is in use) and
     StoreUnavailable (a directory cannot be used)."""
     from kubemin.coordinator.process import run_coordinator
-    from kubemin.worker.process import run_worker
+    from kubemin.worker.process import close_input, run_worker
     from kubemin.worker.rehearsal import rehearse
 
+    close_input()
     return supervise(settings, Entries(run_worker, run_coordinator, reload, rehearse))
 
 

@@ -59,6 +59,13 @@ def configure(
     _open()
 
 
+def become(role: str) -> None:
+    """For a forked child that has kept `descriptors()`: its role, and a socket of its own to the journal."""
+    _state.role = role
+    if _state.format == "journald":
+        _open_journal()
+
+
 def set_level(level: str) -> None:
     """One of debug, info, warning, error. Raises ValueError."""
     if level not in LEVELS:

@@ -27,6 +27,7 @@ from kubemin.worker.output import PythonOutput
 
 # Needed only after the fork, imported before it: an import costs each worker half a megabyte of pages of its own.
 PRELOADED = (cgroup, group, pwd)
+_input_closed = False
 
 
 def run_worker(
@@ -50,13 +51,13 @@ def run_worker(
     """
     kernel.die_with_parent(supervisor_pid)
     kernel.become_subreaper()
-    log.configure(role=f"worker {slot}", level=settings.log.level)
+    log.set_level(settings.log.level)
     writer = board.slot_writer(slot)
     writer.state(SlotState.STARTING, pid=os.getpid(), incarnation=incarnation, generation=generation)
     interrupts = Interrupts(reports)
     interrupts.install()
     add_to_path(settings.python.path)
-    _no_input()
+    close_input()
     output = PythonOutput(settings.runtime_dir, settings.output.lines_per_second)
     environment.prepare_process(environment.instance_marker(settings.state_dir))
     adopt(settings)
@@ -75,9 +76,13 @@ def run_worker(
     writer.state(SlotState.STOPPING)
 
 
-def _no_input() -> None:
-    """A Python step that reads standard input finds its end, not the daemon's terminal."""
-    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.close(null)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the worker's for life; the old one may have read ahead
+def close_input() -> None:
+    """A Python step that reads standard input finds its end, not the daemon's terminal. Once, before the forks if it
+    can be: each worker for itself would have forty pages more."""
+    global _input_closed
+    if not _input_closed:
+        _input_closed = True
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(null, 0)
+        os.close(null)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the process's for life; the old one may have read ahead

@@ -58,7 +58,7 @@ class WorkerProcess:
             os.close(fd)
             for inherited in log.descriptors():  # of a test before this one: its log would go there
                 os.close(inherited)
-            log.configure(level="debug", format="json")
+            log.configure(level="debug", format="json", role="worker 3")
             self.tasks.close()
             self.reports.close()
             run_worker(
