@@ -191,11 +191,11 @@ def test_kill_order_hits_only_the_task_that_is_meant(supervised: Supervised) -> 
 
 
 def test_a_worker_holds_nobody_elses_channel(supervised: Supervised) -> None:
-    """Its own two ends, and no socket of another worker, the coordinator or the service manager."""
+    """Its own three ends, and no socket of another worker, the coordinator or the service manager."""
     sockets = [
         os.readlink(f) for f in Path(f"/proc/{supervised.slot(2).pid}/fd").iterdir() if "socket:" in os.readlink(f)
     ]
-    assert len(sockets) == 2
+    assert len(sockets) == 3
     coordinator = Path(f"/proc/{supervised.coordinator}/fd")
     inherited = [os.readlink(f) for f in coordinator.iterdir() if "socket:" in os.readlink(f)]
     assert len(inherited) == 1 + 1 + 3 * 3  # control, orders, what it was given
