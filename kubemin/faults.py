@@ -1,9 +1,9 @@
 """Named points at which a test can make a process die or stop, exactly there.
 
 `KUBEMIN_FAULT="coordinator.committed=kill"` arms a point; several are separated by commas. Actions: `kill` (SIGKILL of
-this process), `exit` (os._exit(70)), `stop` (SIGSTOP), `fail` (raise OSError ENOSPC). `=kill@3` acts the third time a
-process passes. With `KUBEMIN_FAULT_ONCE=FILE` a point acts once in all processes together: who makes `FILE.POINT` acts.
-Not armed, a point costs one comparison. May touch: the environment, that file, this process.
+this process), `exit` (os._exit(70)), `stop` (SIGSTOP), `fail` (raise OSError ENOSPC), `hang` (go on never). `=kill@3`
+acts the third time a process passes. With `KUBEMIN_FAULT_ONCE=FILE` a point acts once in all processes together: who
+makes `FILE.POINT` acts. Not armed, a point costs one comparison. May touch: the environment, that file, this process.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ def _strike(name: str) -> None:
         os._exit(70)
     elif action == "fail":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif action == "hang":
+        while True:
+            signal.pause()
     else:
         os.kill(os.getpid(), signal.SIGSTOP if action == "stop" else signal.SIGKILL)
 

@@ -41,19 +41,28 @@ class Daemons:
     story."""
 
     def __init__(
-        self, *, api: ApiServer | None, real: str = "", election: dict[str, str] | None = None, **settings: Any
+        self,
+        *,
+        api: ApiServer | None,
+        real: str = "",
+        election: dict[str, str] | None = None,
+        fault: str = "",
+        user: Any = None,
+        **settings: Any,
     ) -> None:
+        """`fault`: of node a, once (kubemin/faults.py). `user`: its credentials, as in a kubeconfig."""
         self._stack = ExitStack()
         self.election = dict(election or QUICK)
         self.kubernetes = api is not None or bool(real)
-        self.api = api
+        self.api, self._user = api, user
         self.lease_name = f"kubemin-test-{uuid.uuid4().hex[:8]}" if real else "apiserver-lock"
         self.redis = self._stack.enter_context(Server())
         self.proxies: dict[str, FaultProxy] = {}
         self.nodes: dict[str, Daemon] = {}
         for name in "abc":
             self.proxies[name] = proxy = self._stack.enter_context(self._proxy(api, real))
-            self.nodes[name] = daemon = Daemon(**self._settings(name, proxy, real) | settings)
+            armed = {"KUBEMIN_FAULT": fault, "KUBEMIN_FAULT_ONCE": f"{self.redis.folder}/struck"} if name == "a" else {}
+            self.nodes[name] = daemon = Daemon(environ=armed, **self._settings(name, proxy, real) | settings)
             self._stack.callback(daemon.close)
             daemon.workflow("patient.yaml", PATIENT.format(node=name, seconds=STEP))
 
@@ -77,7 +86,7 @@ class Daemons:
             election["name"] = self.lease_name
             own["kubeconfig"] = str(_redirected(real, proxy.port, Path(self.redis.folder) / f"kubeconfig-{name}"))
         elif self.api is not None:
-            own["kubeconfig"] = str(self.api.kubeconfig(name, port=proxy.port))
+            own["kubeconfig"] = str(self.api.kubeconfig(name, port=proxy.port, user=self._user))
         return own
 
     def start(self) -> Daemons:
@@ -157,7 +166,7 @@ class Daemons:
 
     def untouched(self, runs: dict[str, str]) -> None:
         """Each ended where it began, in its first attempt, under its first token."""
-        client = next(daemon.client for daemon in self.nodes.values() if daemon.running)
+        client = next(daemon.client for daemon in reversed(self.nodes.values()) if daemon.running)
         for name, run in runs.items():
             try:
                 assert client.run(run).wait(60) == "completed"

@@ -1,0 +1,200 @@
+"""The scenarios of the rules with three whole daemons: networks, servers, leases, rights and work that fail.
+
+In each the steps that run meanwhile, one on every node, finish untouched, and epochs rise strictly. Pauses of a whole
+leader, kills and hand-overs are in `test_slots.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.apiserver import NAMESPACE, ApiServer
+from support.waiting import wait_until
+
+from kubemin.scoreboard import Scoreboard
+from kubemin.store.redis import keys
+from leader.daemons import Daemons, freeze, thaw
+
+Begin = Callable[..., Daemons]
+PATIENT = {"leaseDuration": "6s", "renewDeadline": "4s", "retryPeriod": "200ms"}  # a burst of faults ends within a term
+
+
+@pytest.fixture
+def begin_double(api: ApiServer) -> Any:
+    """`begin_double(election=…)`: three daemons over the double, whose faults only it has."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(Daemons(api=api, **options))
+
+
+def holder(api: ApiServer) -> str:
+    return str((api.lease() or {"spec": {}})["spec"].get("holderIdentity") or "").partition("_")[0]
+
+
+def coordinator(fleet: Daemons, name: str) -> int:
+    record = Scoreboard.open(str(fleet.nodes[name].run / "scoreboard")).read_coordinator()
+    assert record is not None
+    return record.pid
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.mark.parametrize("how", ["hole", "refuse"])
+def test_the_leader_alone_is_cut_off(begin: Begin, how: str) -> None:
+    """4: its term ends by itself before the next begins; over Redis its work is cut off, too, for a while."""
+    fleet = begin().start()
+    runs = fleet.begin_tasks()
+    at = time.time()
+    fleet.proxies["a"].cut(how)
+    new = fleet.wait_leader(but="a", after=at)
+    fleet.proxies["a"].heal()
+    lost = fleet.wait_event("leadership lost", node="a", after=at)
+    assert lost["at"] <= new["at"]
+    print(f"fail-over of a leader that was cut off ({how}): {new['at'] - at:.2f} s")
+    assert new["at"] - at < fleet.bound
+    fleet.wait_event("Node a is follower", node="a", after=at)
+    fleet.untouched(runs)
+    fleet.check()
+
+
+def test_a_server_that_answers_badly_for_a_while(begin_double: Begin, api: ApiServer) -> None:
+    """5, 7: refusals, conflicts, lost answers, a body that drips, a restart: within the term nobody else leads."""
+    fleet = begin_double(election=PATIENT).start()
+    runs = fleet.begin_tasks()
+    for order in (
+        {"kind": "status", "status": 429, "retry_after": 30},
+        {"kind": "status", "status": 503},
+        {"kind": "status", "status": 409, "methods": ["PUT"]},
+        {"kind": "lose", "methods": ["PUT"]},
+        {"kind": "drop"},
+    ):
+        renewals, before = len(api.history()), api.struck(order["kind"])
+        wait_until(lambda renewals=renewals: len(api.history()) > renewals, 20, what="a renewal before the next fault")
+        api.fault(**order, client="a", count=4)
+        wait_until(lambda order=order, before=before: api.struck(order["kind"]) >= before + 4, 20, what=str(order))
+    api.kill()
+    api.start()
+    fleet.untouched(runs)
+    assert [one["node"] for one in fleet.terms()] == ["a"], fleet.logs()
+    fleet.check()
+
+
+def test_a_server_that_hangs_for_longer_than_a_term(begin_double: Begin, api: ApiServer) -> None:
+    """5, 13: nobody leads, and somebody does soon after; an answer that comes late revives no term."""
+    fleet = begin_double().start()
+    runs = fleet.begin_tasks()
+    at = time.time()
+    api.pause()
+    try:
+        fleet.wait_event("leadership lost", node="a", after=at)
+        assert not fleet.leader()
+    finally:
+        api.resume()
+    back = time.time()
+    took = fleet.wait_leader(after=at)["at"] - back
+    print(f"leading again {took:.2f} s after a server that hung answers")
+    assert took < fleet.bound
+    outages = [one["node"] for one in fleet.events("the leader's lease cannot be reached")]
+    assert outages.count("a") == 1, "told once"
+    fleet.untouched(runs)
+    fleet.check()
+
+
+def test_what_others_do_to_the_lease(begin_double: Begin, api: ApiServer) -> None:
+    """8: deleted; deleted and made by somebody else, with a spec that is odd; the namespace deleted."""
+    fleet = begin_double().start()
+    runs = fleet.begin_tasks()
+    api.request("DELETE", api.path())
+    wait_until(lambda: holder(api) == "a", 20, what="the lease, made again by its leader")
+    assert [one["node"] for one in fleet.terms()] == ["a"]
+
+    at = time.time()
+    api.request("DELETE", api.path())
+    body = {"metadata": {"name": "apiserver-lock"}, "spec": {"holderIdentity": "stranger", "leaseDurationSeconds": 2}}
+    try:
+        api.request("POST", api.path("").rstrip("/"), body)
+    except AssertionError:  # its leader was faster
+        assert holder(api) == "a"
+    else:
+        fleet.wait_event("leadership lost", node="a", after=at)
+        fleet.wait_leader(after=at)
+
+    at, leader = time.time(), wait_until(fleet.leader, 20, what="a leader")
+    api.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
+    problem = fleet.wait_event("this node cannot take part in the election", node=leader, after=at)
+    assert f'namespaces "{NAMESPACE}" not found' in problem["reason"]
+    api.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    wait_until(fleet.leader, 30, what="a leader in the new namespace")
+    fleet.untouched(runs)
+    fleet.check()
+
+
+def test_rights_are_lost_and_given_back_and_tokens_rotated(begin_double: Begin, api: ApiServer, tmp_path: Path) -> None:
+    """9, 10: said once, with what is missing; the term runs out; a new token is read without a restart."""
+    token = tmp_path / "token"
+    token.write_text("first")
+    api.tokens("first")
+    fleet = begin_double(user={"tokenFile": str(token)}).start()
+    runs = fleet.begin_tasks()
+    token.write_text("second")
+    api.tokens("second")
+    at = time.time()
+    wait_until(lambda: fleet.leader() == "a" and time.time() > at + 3, 20, what="terms under the new token")
+    assert len(fleet.terms()) == 1 and not fleet.events("this node cannot take part")
+
+    api.deny("update")
+    fleet.wait_event("leadership lost", node="a", after=at)
+    [problem] = [one for one in fleet.events("this node cannot take part") if one["node"] == "a"]
+    assert "cannot update resource" in problem["reason"]
+    api.deny()
+    fleet.wait_leader(after=problem["at"])
+    fleet.untouched(runs)
+    fleet.check()
+
+
+def test_work_that_crashes_gives_the_lease_up(begin: Begin) -> None:
+    """12: at once; the coordinator is another process then, and the node's steps go on."""
+    fleet = begin(fault="leader.recover=fail@15").start()
+    runs = fleet.begin_tasks()
+    crash = fleet.wait_event("unexpected error", node="a")
+    given_up = fleet.wait_event("leadership given up", node="a")
+    new = fleet.wait_leader(after=given_up["at"])
+    print(f"another leads {new['at'] - given_up['at']:.2f} s after the leader's work crashed")
+    assert new["at"] - crash["at"] < 3.0
+    fleet.untouched(runs)
+    fleet.check()
+
+
+def test_work_that_hangs_loses_the_lease(begin: Begin) -> None:
+    """12: it is not renewed any more, and not released either, since it may wake at any time."""
+    fleet = begin(fault="leader.promote=hang@40").start()
+    runs = fleet.begin_tasks()
+    hangs = fleet.wait_event("the leader's work hangs", node="a")
+    new = fleet.wait_leader(but="a", after=hangs["at"])
+    assert new["at"] - hangs["at"] < fleet.bound
+    assert not [one for one in fleet.events("leadership given up") if one["at"] < new["at"]]
+    fleet.untouched(runs)
+    fleet.check()
+
+
+def test_a_leader_that_is_paused_between_its_check_and_its_write(begin: Begin) -> None:
+    """3: no clock helps here: the write carries an old epoch, and Redis refuses it."""
+    fleet = begin(fault="leader.recover=stop@15").start()
+    pid = coordinator(fleet, "a")
+    wait_until(lambda: is_stopped(pid), 30, what="the pause")
+    at, tree = time.time(), freeze(fleet.nodes["a"])
+    try:
+        fleet.wait_leader(but="a", after=at)
+        wait_until(lambda: b"2 " in fleet.redis.command("GET", keys.EPOCH), 20, what="the next term in the store")
+    finally:
+        thaw(tree)
+    fleet.wait_event("a duty was refused: another node leads", node="a", after=at)
+    fleet.wait_event("Node a is follower", node="a", after=at)
+    fleet.check()
