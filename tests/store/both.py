@@ -25,7 +25,7 @@ class RedisNode(Redis):
         return max((int(entry[2]) / 1000 for entry in self.store.client.execute("SLOWLOG", "GET", -1)), default=0.0)
 
     def _open(self) -> NodeStore:
-        return NodeStore(self.server.address, instance="test", clock=self.clock, node="node-a", **self._limits)
+        return NodeStore(self.address, instance="test", clock=self.clock, node="node-a", **self._limits)
 
 
 class Both(Engine):
