@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fleet"))
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from leftovers import descriptors, left_behind
 from nodes import Fleet, a_fleet
 from support import Daemon, wait_until
+from support.faultproxy import FaultProxy
 from support.processes import descendants
 from test_local import FUNCTIONS, WORKFLOW, Load
 
@@ -34,21 +35,23 @@ SHORT = 8.0  # seconds, as in CI; a longer run has outages of the server too (ea
 QUIET = 20.0  # seconds after the last fault in which a lock may still have to lapse
 MOST_OPEN = 150  # runs of one client: with more, nobody is ever idle, and the end is long in coming
 STALLED = 45.0  # seconds without any end: longer than what a lost entry waits at most (30 s)
+LOG = {"level": "info", "format": "text"}
 SPARE = 6  # descriptors more than at the start, at most: a log that is written, a connection of the moment
 
 
 class Storm:
     """One fault after the other; what it broke stands again, or will by itself."""
 
-    def __init__(self, fleet: Fleet, rng: random.Random, *, outages: bool) -> None:
-        self.fleet, self.rng = fleet, rng
+    def __init__(self, fleet: Fleet, proxies: list[FaultProxy], rng: random.Random, *, outages: bool) -> None:
+        self.fleet, self.proxies, self.rng = fleet, proxies, rng
         self.outages = outages  # of the server too
         self.struck: Counter[str] = Counter()
 
     def strike(self) -> None:
         faults = {
-            "worker": 8, "coordinator": 3, "node": 2, "supervisor": 2, "leader": 1, "pause": 1, "hup": 1,
-            "cut": 2, "server": int(self.outages), "server-pause": int(self.outages), "scripts": 1,
+            "worker": 8, "coordinator": 3, "node": 2, "supervisor": 2, "leader": 1, "pause": 1, "hup": 1, "cut": 2,
+            "replies": 2, "network": 1, "half-open": 1, "scripts": 1,
+            "server": int(self.outages), "server-pause": int(self.outages),
         }  # fmt: skip
         what = self.rng.choices(list(faults), list(faults.values()))[0]
         getattr(self, what.replace("-", "_"))(self.rng.choice(self.fleet.nodes))
@@ -92,6 +95,20 @@ class Storm:
     def cut(self, _node: Daemon) -> None:
         self.fleet.server.command("CLIENT", "KILL", "TYPE", "normal")
 
+    def replies(self, _node: Daemon) -> None:
+        """Many replies to one node are lost after their scripts ran."""
+        proxy = self.rng.choice(self.proxies)
+        proxy.swallow = 0.3
+        threading.Timer(0.7, setattr, (proxy, "swallow", 0.0)).start()
+
+    def network(self, _node: Daemon) -> None:
+        proxy = self.rng.choice(self.proxies)
+        proxy.cut("refuse")
+        threading.Timer(0.7, proxy.heal).start()
+
+    def half_open(self, _node: Daemon) -> None:
+        self.rng.choice(self.proxies).cut("half-open")
+
     def server(self, _node: Daemon) -> None:
         self.fleet.server.stop()  # an orderly end: all that was acknowledged is in the AOF
         self.fleet.server.start()
@@ -118,16 +135,18 @@ def test_a_fleet_loses_nothing_and_ends_nothing_twice(tmp_path: Path, seed: int,
     effects = tmp_path / "effects"
     effects.touch()
     python = {"path": [str(tmp_path)], "allow": ["chaosfunctions:*"]}
-    with a_fleet(tmp_path, appendonly="yes") as fleet:
-        for _ in range(3):
-            node = fleet.node(started=False, maxWorkers=2, python=python, log={"level": "info", "format": "text"})
+    with a_fleet(tmp_path, appendonly="yes") as fleet, ExitStack() as stack:
+        proxies = [stack.enter_context(FaultProxy(fleet.server.port)) for _ in range(3)]
+        for proxy in proxies:
+            address = f"127.0.0.1:{proxy.port}"
+            node = fleet.node(started=False, redisAddr=address, maxWorkers=2, python=python, log=LOG)
             node.workflow("mixture.yaml", WORKFLOW.format(log=effects))
             node.start()
         opened = [descriptors(node) for node in fleet.nodes]
         loads = [Load(node, effects, random.Random(seed + n), MOST_OPEN) for n, node in enumerate(fleet.nodes, 1)]
         for load in loads:
             load.start()
-        storm, end = Storm(fleet, rng, outages=chaos_seconds > SHORT), time.monotonic() + chaos_seconds
+        storm, end = Storm(fleet, proxies, rng, outages=chaos_seconds > SHORT), time.monotonic() + chaos_seconds
         while time.monotonic() < end:
             time.sleep(rng.expovariate(4.0))  # the faults' own pace, not a wait for anything
             storm.strike()
