@@ -2,7 +2,7 @@
 
 A worker in which something of that is found finishes what it does and is replaced (engine rule 28). Children are not
 looked for here: they are killed after each step. The check costs about 60 µs, so it is made when the queue has run
-empty, after a task of more than 10 ms, and otherwise every 50 ms.
+empty, after the first of several tasks of one kind, after a task of more than 10 ms, and otherwise every 50 ms.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import msgspec
 from kubemin import clock, faults
 from kubemin.channel import ACK_KIND, HELLO_KIND, TASK_KIND, PacketConnection, unpack_ack, unpack_task
 from kubemin.config import Settings
+from kubemin.model.estimates import label_of
 from kubemin.model.records import Claim, Outcome
 from kubemin.model.states import Cause, TaskState
 from kubemin.scoreboard import SlotWriter
@@ -64,6 +65,7 @@ class Worker:
         self._rested_at = -1  # tasks done when it last became idle
         self._looked_at = 0  # and when it last looked at what they left
         self._checked = clock.monotonic()
+        self._last = ""  # what it ran: the first of its kind may leave what others must not find
         self._replace_for = ""  # why this worker returns, when it wants to be replaced
         self._hygiene = Hygiene()
 
@@ -145,7 +147,9 @@ class Worker:
         if maximum is not None and self._done >= maximum:
             self._replace_for = self._replace_for or f"recycle.maxTasks ({maximum}) is reached"
         due = clock.monotonic() - self._checked >= CHECK_SECONDS
-        if due or outcome.finished - outcome.started > LONG_MICROS:
+        label, before = label_of(claim), self._last
+        self._last = label
+        if due or label != before or outcome.finished - outcome.started > LONG_MICROS:
             self._check(claim.task)
 
     def _check(self, task: str) -> None:

@@ -424,6 +424,17 @@ def test_a_worker_that_was_left_unclean_is_replaced(worker: WorkerProcess, what:
         assert not os.path.exists(f"/proc/{bytes(outcome.output or b'').decode()}")
 
 
+def test_the_next_step_does_not_find_what_a_short_one_left(worker: WorkerProcess) -> None:
+    """All three wait in the channel when the first begins, so that no pause between them hides anything."""
+    os.kill(worker.pid, signal.SIGSTOP)
+    for step, function, argument in (("a", "add", 1), ("b", "soil", "environment"), ("c", "environ", "LEFT")):
+        worker.give({"python": f"work:{function}", "args": [argument]}, step=step)
+    os.kill(worker.pid, signal.SIGCONT)
+    assert worker.wait() == 0
+    assert [worker.outcome().token, worker.outcome().token] == [1, 2]
+    assert worker.tasks_reader.try_recv() is not None
+
+
 @pytest.mark.parametrize("how", ["return", "raise"])
 def test_a_forked_child_does_not_become_a_second_worker(worker: WorkerProcess, how: str) -> None:
     outcome = worker.run("fork_and_return", how)

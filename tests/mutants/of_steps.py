@@ -154,6 +154,13 @@ HIDING = (
 
 LOOKING_AFTER = (
     Mutant(
+        "what a short step left is looked for when there is time",
+        "kubemin/worker/loop.py",
+        "if due or label != before or",
+        "if due or",
+        ("tests/integration/test_python_step.py::test_the_next_step_does_not_find_what_a_short_one_left",),
+    ),
+    Mutant(
         "a worker is replaced one task late",
         "kubemin/worker/loop.py",
         "self._done >= maximum",
