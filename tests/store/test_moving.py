@@ -18,7 +18,7 @@ from test_machine import StoreMachine
 from kubemin.clock import SECOND
 from kubemin.errors import NotFound, Refused, Unreachable
 from kubemin.model.graph import Concurrency, Retry
-from kubemin.model.records import Accepted, Claim, Definition, Owner
+from kubemin.model.records import Accepted, Claim, Definition, Outcome, Owner
 from kubemin.model.states import Cause, TaskState, When
 from kubemin.store.base import Blame, Retention, Store
 from kubemin.store.parcel import Parcel
@@ -138,6 +138,22 @@ def test_a_fan_out_goes_on_with_the_children_made_so_far(both: Both) -> None:
     assert sorted(done[:-1]) == sorted(f"load[{n}]" for n in range(150) if f"load[{n}]" in done) and done[-1] == "sum"
     assert len(done) == 131 and ended(both.store, run) == ("completed", None)
     assert both.store.queues() == []
+
+
+def test_tokens_rise_where_a_fan_out_is_made_anew(both: Both) -> None:
+    """Its items are other rows then, of the same steps."""
+    graph = workflow("w", node("list"), node("each", 0, items="${{ steps.list.output }}", refs=(0,)))
+    run = start(both.store, graph)
+    run_one(both.store, "list", output=[1, 2])
+    before = {claim.step: claim.token for claim in take(both.store)}
+    for owner, name, idx, token in both.store.running():
+        both.store.finish(owner, [Outcome(name, idx, token, TaskState.FAILED, Cause.EXIT)])
+    assert both.store.retry(run, "list") == 2
+    both.move()
+    run_one(both.store, "list", output=[1, 2, 3])
+    drain(both.store)
+    after = {claim.step: claim.token for claim in take(both.store)}
+    assert len(after) == 3 and all(after[step] > token for step, token in before.items())
 
 
 def test_a_failure_before_the_move_is_still_one_after_it(both: Both) -> None:
