@@ -298,13 +298,18 @@ def test_what_is_sent_twice_arrives_once(both: Both) -> None:
     assert work_off(both.store) == [] and both.store.states([run, alone]) == {run: "completed", alone: "completed"}
 
 
+def _die(parcels: object) -> None:
+    raise SystemExit
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_run_that_was_pruned_meanwhile_does_not_come_back(both: Both, alone: bool) -> None:
     """The node dies after the arrival, and comes back after a week."""
     run = accept(both.store, single())[0] if alone else start(both.store, workflow("w", node("a"), node("b", 0)))
     crashed = both.carriage()
-    crashed._settle = lambda arrived: None  # type: ignore[method-assign,assignment]
-    crashed.step()
+    crashed._moving.carried = _die  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        crashed.step()
     both.now = both.fleet
     work_off(both.store)
     both.fleet.clock.forward(8 * 86_400)

@@ -18,8 +18,9 @@ from driving import ALICE, BOB, accept, complete_all, finish, of, outcome, singl
 from engines import CHECKS, Sqlite
 from graphs import node, workflow
 
-from kubemin.errors import Refused, StoreUnavailable
+from kubemin.errors import NotFound, Refused, StoreUnavailable
 from kubemin.model.graph import Concurrency, Retry
+from kubemin.model.ids import run_id
 from kubemin.model.records import Owner
 from kubemin.model.states import RunState, TaskState
 from kubemin.store.sqlite import SqliteReader, SqliteStore, database
@@ -97,6 +98,30 @@ def test_a_reader_without_a_file(folder: Path) -> None:
 def test_a_folder_that_is_not_there(folder: Path) -> None:
     with pytest.raises(StoreUnavailable, match="cannot be opened"):
         SqliteStore(str(folder / "none" / "kubemin.db"), instance="x")
+
+
+@pytest.mark.parametrize("version", range(1, len(database.migrations())))
+def test_a_file_of_an_earlier_schema_is_read_and_brought_up_to_date(folder: Path, version: int) -> None:
+    """By a reader as it is, before any daemon of this version; by the next daemon with a copy made first."""
+    path, run = str(folder / "kubemin.db"), run_id()
+    old = sqlite3.connect(path)
+    for number, sql in database.migrations()[:version]:
+        old.executescript(f"{sql};PRAGMA application_id = {database.APPLICATION_ID};PRAGMA user_version = {number};")
+    task = (
+        "INSERT INTO tasks (run, idx, node, state, flags, open, queue, seq, attempt, token, strikes, submitted, spec) "
+    )
+    old.execute(task + "VALUES (?, 0, 0, 1, 256, 0, 'default', 1, 0, 0, 0, 1, ?)", (run, b'{"python": "m:f"}'))
+    old.commit()
+    old.close()
+    reader = SqliteReader(path)
+    assert reader.states([run, "0" * 20]) == {run: RunState.WAITING}
+    with pytest.raises(NotFound):
+        reader.run("0" * 20)
+    reader.close()
+    store = SqliteStore(path, instance="x")
+    assert [claim.run for claim in take(store)] == [run]
+    store.close()
+    assert Path(f"{path}.before-{version + 1}").exists()
 
 
 def test_a_migration_copies_the_file_first(local: Sqlite, monkeypatch: pytest.MonkeyPatch) -> None:
