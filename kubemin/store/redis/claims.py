@@ -15,7 +15,7 @@ from kubemin import clock
 from kubemin.clock import SECOND, Micros
 from kubemin.errors import StoreUnavailable
 from kubemin.model.ids import split_task
-from kubemin.model.records import Claim, Outcome, Owner
+from kubemin.model.records import PAYLOAD_BYTES, Claim, Outcome, Owner
 from kubemin.model.references import ReferenceMissing
 from kubemin.model.states import TASK_TERMINAL, Cause, TaskState
 from kubemin.signing import Unsigned
@@ -23,7 +23,7 @@ from kubemin.store.base import Blame, Change, Verdict
 from kubemin.store.codec import COMPLETED, NUMBERS, SETTLED, decode_extra, decode_label, encode, label_of
 from kubemin.store.fleet import Entry as Entry
 from kubemin.store.inputs import Round
-from kubemin.store.plans import Plan
+from kubemin.store.plans import CorruptDefinition, Plan
 from kubemin.store.redis import keys
 from kubemin.store.redis.records import Final, SlotClaim, detail_of, pack, slot_claims
 from kubemin.store.redis.scripts import script
@@ -35,6 +35,7 @@ LOCK_TTL = 15.0  # seconds; the setting `lock.ttl`
 TAIL_BYTES = 4096  # of each stream of a task that completed; four times as much of one that failed
 OUTPUT_BYTES = 256 << 20  # of all tails: `retention.outputBytes`
 FORGET_FRESH = 1000  # of claims whose end nobody told
+MOST_BYTES = 16 * PAYLOAD_BYTES  # of a single task's work: beyond what anybody could submit, with a call's input
 RETIRED_FOR = 86_400  # seconds that a dead worker's late requests are still known
 
 _ENDS = TASK_TERMINAL - {TaskState.SKIPPED}  # what a worker may report
@@ -269,7 +270,7 @@ class Claims:
                 spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, cause_of(error), str(error)))
             except ReferenceMissing as error:
                 spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, Cause.REFERENCE, str(error)))
-            except (msgspec.DecodeError, LookupError, TypeError, ValueError) as error:
+            except (msgspec.DecodeError, CorruptDefinition, LookupError, TypeError, ValueError) as error:
                 message = f"its record cannot be read: {error}"
                 spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, Cause.CORRUPT, message))
         return claims, tuple(spoilt)
@@ -279,6 +280,8 @@ class Claims:
     ) -> Claim:
         timeout = self.task_timeout
         work = work or b""
+        if len(work) > MOST_BYTES:
+            raise ValueError(f"it has {len(work)} bytes")
         if self.s.signatures is not None:
             self.s.signatures.check_task(run, work, extra)
         label = decode_label(work).python or label_of(work)

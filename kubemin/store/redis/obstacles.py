@@ -27,7 +27,7 @@ def obstacles(reads: Reads, run: str, step: str | None) -> Obstacles:
 
 
 def _of_run(reads: Reads, run: str, record: RunRecord, tasks: Tasks, step: str | None) -> Obstacles:
-    plan = reads.s.plans.get(record.d)
+    plan = reads.plan(record)
     facts = Obstacles(
         run=run,
         workflow=record.W,
@@ -40,6 +40,8 @@ def _of_run(reads: Reads, run: str, record: RunRecord, tasks: Tasks, step: str |
         concurrency_key=record.ck,
         cancelling=record.st if record.s < COMPLETED else None,
     )
+    if plan is None:
+        return facts
     records = (_step(plan, idx, tasks[idx]) for idx in sorted(tasks))
     RunObstacles(plan.graph, records, _position(reads, run, tasks)).add_to(facts, step)
     if record.ck is not None and not record.h:

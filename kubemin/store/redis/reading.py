@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -90,7 +90,7 @@ class Reads:
         if tasks is None and found.run is not None:
             self._page(run, found, found.run.nx)
         else:
-            found.tasks = {int(idx): unpack_task(body) for idx, body in _pairs(tasks)}
+            found.tasks = dict(_readable((int(idx), body) for idx, body in _pairs(tasks)))
             found.outputs = {int(idx): body for idx, body in _pairs(outputs)}
         return found
 
@@ -100,7 +100,7 @@ class Reads:
             tasks, outputs = self.s.client.pipeline(
                 [("HMGET", keys.tasks(run), *some), ("HMGET", keys.outputs(run), *some)]
             )
-            found.tasks.update({idx: unpack_task(raw) for idx, raw in zip(some, tasks, strict=True) if raw})
+            found.tasks.update(_readable((idx, raw) for idx, raw in zip(some, tasks, strict=True) if raw))
             found.outputs.update({idx: raw for idx, raw in zip(some, outputs, strict=True) if raw})
 
     def run(self, run: str) -> RunView:
@@ -113,8 +113,18 @@ class Reads:
         if found.run is None:
             return self.solo_view(run, found)
         view = run_view(run, found.run, found.params)
-        view.tasks = graph_tasks(run, self.s.plans.get(found.run.d), found)
+        plan = self.plan(found.run)
+        view.tasks = graph_tasks(run, plan, found) if plan is not None else []
         return view
+
+    def plan(self, record: RunRecord) -> Plan | None:
+        """None: of a run that was put aside, with what is left of it. Raises CorruptDefinition."""
+        try:
+            return self.s.plans.get(record.d)
+        except CorruptDefinition:
+            if record.c != Cause.CORRUPT:
+                raise
+            return None
 
     def solo_view(self, run: str, found: Found) -> RunView:
         task = found.solo or TaskRecord()
@@ -182,23 +192,25 @@ class Reads:
                     outputs[run] = self._graph_outputs(run)
                 elif state is not None:
                     done = output is not None and read_state(state, self.s.version, run).s == COMPLETED
-                    outputs[run] = {label_of(work or b"", extra): decode(output)} if done else {}
+                    outputs[run] = {label_of(work or b"", extra): _value(output)} if done else {}
         return outputs
 
     def _graph_outputs(self, run: str) -> dict[str, Any]:
         found = self.look(run)
         if found is None or found.run is None:
             return {}
-        plan = self.s.plans.get(found.run.d)
+        plan = self.plan(found.run)
+        if plan is None:
+            return {}
         outputs: dict[str, Any] = {}
         for idx, node in enumerate(plan.nodes):
             task = found.tasks.get(idx)
             if task is None or task.s != COMPLETED:
                 continue
             if task.b is not None:
-                outputs[node.step] = decode(_joined(found, task))
+                outputs[node.step] = _value(_joined(found, task))
             elif idx in found.outputs:
-                outputs[node.step] = decode(found.outputs[idx])
+                outputs[node.step] = _value(found.outputs[idx])
         return outputs
 
     # --- queues and definitions --------------------------------------------------------------------------------------
@@ -261,6 +273,21 @@ class Reads:
 
 
 # --- views -----------------------------------------------------------------------------------------------------------
+
+
+def _readable(raws: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, TaskRecord]]:
+    for idx, raw in raws:
+        try:
+            yield idx, unpack_task(raw)
+        except msgspec.DecodeError:  # its run is put aside when somebody comes to it
+            continue
+
+
+def _value(output: bytes) -> Any:
+    try:
+        return decode(output)
+    except msgspec.DecodeError:
+        return None
 
 
 def _solo(state: bytes, known: int, run: str) -> TaskRecord:
@@ -347,7 +374,7 @@ def task_view(
         attempt=task.a + held, token=task.k, node=node or None, worker=int(worker) if worker else None,
         exit_code=more.exit_code, signal=more.signal, queued_at=rfc3339(task.Q), started_at=rfc3339(task.B),
         finished_at=rfc3339(task.E), due_at=rfc3339(task.d),
-        output=decode(output) if output and task.s == COMPLETED else None, stdout_tail=tails[0] if tails else "",
+        output=_value(output) if output and task.s == COMPLETED else None, stdout_tail=tails[0] if tails else "",
         stderr_tail=tails[1] if tails else "",
         usage=usage_view(more),
         unenforced=list(more.unenforced),

@@ -24,7 +24,7 @@ from kubemin.store.plans import CorruptDefinition, Plans
 from kubemin.store.redis import keys
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.inputs import Inputs
-from kubemin.store.redis.records import NewerRecord, pack, read_run, version_of
+from kubemin.store.redis.records import NewerRecord, Spoilt, pack, read_run, version_of
 from kubemin.store.redis.signatures import Signatures, cause_of, is_named
 from kubemin.store.redis.signed_inputs import SignedInputs
 
@@ -170,12 +170,12 @@ class Session:
         total, message, cause, version = -1, "", Cause.REFERENCE, 1
         raw = self.client.execute("HGET", keys.run(run), "r")
         if raw is not None:
-            record = read_run(raw, self.version, run)
-            version = record.v
+            version = version_of(raw)
             try:
+                record = read_run(raw, self.version, run)
                 plan = self.plans.get(record.d)
                 total = len(self.inputs.items(plan, idx, Round(run, record.W, turn, record.sc)))
-            except (ReferenceMissing, CorruptDefinition, ValueError) as error:
+            except (ReferenceMissing, CorruptDefinition, Spoilt, ValueError) as error:
                 message = str(error)
             except Unsigned as error:
                 message, cause = str(error), cause_of(error)

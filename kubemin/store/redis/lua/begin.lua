@@ -16,14 +16,6 @@ function M.begin(run, task, token)
   if task.i then M.child_claimed(run, task) end
 end
 
--- A record that cannot be read: quarantined, its bytes are kept under another field, no worker sees it.
-function M.spoil(id, raw)
-  call('HSET', P .. 'run:' .. id, 'corrupt', raw)
-  local task = { s = RUNNING, Q = NOW, run = id, idx = 0, a = 1, D = '{"message":"its record cannot be read"}' }
-  M.end_solo(task, FAILED, 'corrupt', 'its record cannot be read')
-  return nil
-end
-
 -- Its lock is somebody's: looked at again after a second.
 function M.postpone(id, idx, pending)
   call('ZREM', pending, id .. '.' .. idx)

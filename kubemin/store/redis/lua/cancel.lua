@@ -1,8 +1,9 @@
---@ top: slots core rules queue solo settle fanout building stopping outcome flush
+--@ top: slots core rules queue solo settle fanout building stopping outcome flush aside
 -- Stop a run: what waits is cancelled, what runs is to be stopped (`renew` tells its node).
 -- KEYS   1 the run's record
 -- ARGV   1 prefix; 2 packed: id, cause
 -- reply  1 done, 0 was cancelled or stopped already, "?" no such run, or the state it ended in
+if M.runs[REQ.id] == nil and not pcall(M.look_at, REQ.id) then M.guarded(REQ.id, M.look_at, REQ.id) end -- it is put aside
 local run = M.find_run(REQ.id)
 if run then
   if run.s >= COMPLETED then return M.reply(run.s == CANCELLED and 0 or NAMES[run.s]) end

@@ -16,16 +16,18 @@ local function token_of(seq, task)
 end
 
 local function take_solo(id, seq, found)
-  local known, task = pcall(M.read_state, found[2])
-  if not known then return M.spoil(id, found[2]) end
+  local task = M.read_state(found[2])
   if task.s ~= QUEUED then return nil end
   local claim = { kind = 2, token = token_of(seq, task) }
   return claim, { '', found[1], tostring((task.a or 0) + 1), found[3] }
 end
 
 local function take_step(id, idx, seq)
-  local run, task = M.find_run(id), M.find_task(id, idx)
-  if not run or not task or task.s ~= QUEUED then return nil end
+  if not M.find_run(id) and not call('ZSCORE', P .. 'runs', id) then return nil end -- an entry of nothing
+  local run = M.run(id)
+  if run.s >= COMPLETED then return nil end
+  local task = M.task(id, idx)
+  if task.s ~= QUEUED then return nil end
   local stopped = M.stopped(run, task)
   if stopped then
     M.end_task(run, task, CANCELLED, stopped)
@@ -42,19 +44,19 @@ function M.take(entry, pending, found, held, reply)
   local id, number, text = string.match(entry, '^(%w+)%.(%d+)@(%d+)$')
   local idx, seq, name = tonumber(number), tonumber(text), id .. '.' .. number
   if M.leave(id, idx, pending, found and found[2]) then return held end
-  local alone = M.goes_alone(id, idx, found)
+  local alone = M.guarded(id, M.goes_alone, id, idx, found)
   if alone and #reply > 3 then return held, true, true end
   local lock = 'lock:{workflow:queue}:' .. name
   if not call('SET', lock, ARGV[6] .. text, 'NX', 'PX', ARGV[7]) then
-    if call('ZSCORE', pending, name) then M.postpone(id, idx, pending) end
+    if call('ZSCORE', pending, name) then M.guarded(id, M.postpone, id, idx, pending) end
     return held
   end
   local claim, told
   if call('ZREM', pending, name) == 1 then
     if found and found[2] then
-      claim, told = take_solo(id, seq, found)
+      claim, told = M.guarded(id, take_solo, id, seq, found)
     else
-      claim, told = take_step(id, idx, seq)
+      claim, told = M.guarded(id, take_step, id, idx, seq)
     end
   end
   if not claim then
@@ -78,7 +80,8 @@ function M.repeated(raw)
     if claim.request == slot.n then
       local name = string.format('%s@%.0f', claim.name, claim.token)
       if claim.kind == 0 then
-        reply[#reply + 1] = shown_step(M.run(claim.id), M.task(claim.id, claim.idx), name)
+        local known, task = pcall(M.task, claim.id, claim.idx) -- deleted since: its claim is looked into at its end
+        if known then reply[#reply + 1] = shown_step(M.run(claim.id), task, name) end
       else
         local found = call('HMGET', P .. 'run:' .. claim.id, 'w', 's', 'x')
         local state = claim.kind == 1 and found[2] or tostring((M.read_state(found[2]).a or 0) + 1)

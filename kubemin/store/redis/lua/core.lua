@@ -30,12 +30,18 @@ function M.refuse_newer(id, record)
   error('KUBEMIN_NEWER run ' .. id .. ' has a record of version ' .. record.v)
 end
 
+-- Spoilt bytes often unpack to something.
+function M.sound(record)
+  if type(record) ~= 'table' or type(record.s) ~= 'number' then error('KUBEMIN_MISSING a record cannot be read') end
+  return record
+end
+
 -- Whatever its version: for looking. Who goes on with a run asks `find_run`.
 function M.look_at(id)
   local run = M.runs[id]
   if run == nil then
     local raw = call('HGET', P .. 'run:' .. id, 'r')
-    run = raw and unpack_one(raw) or false
+    run = raw and M.sound(unpack_one(raw)) or false
     if run then run.id = id end
     M.runs[id] = run
   end
@@ -53,7 +59,7 @@ function M.run(id)
 end
 
 function M.keep(id, idx, raw)
-  local task = unpack_one(raw)
+  local task = M.sound(unpack_one(raw))
   task.run, task.idx = id, idx
   M.tasks[id .. '.' .. idx] = task
   return task

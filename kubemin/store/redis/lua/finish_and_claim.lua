@@ -1,6 +1,6 @@
 --@ lazy
 --@ engine: slots core rules queue solo settle outcome begin flush settling admitting claiming
---@ rare: fanout building stopping tails
+--@ rare: fanout building stopping tails aside
 -- One round trip: record how attempts ended with all that follows, let go their locks, and claim what is next. Straight
 -- through for single tasks in their first life; all else calls the engine (making its closures and tables costs more
 -- than such a task). What follows from data is built from the prefix: all keys share one hash slot.
@@ -78,7 +78,7 @@ local function take(entry, pending)
   local id, idx, seq = match(entry, '^(%w+)%.(%d+)@(%d+)$')
   if not id then return end
   local name = id .. '.' .. idx
-  local found = idx == '0' and call('HMGET', P .. 'run:' .. id, 'w', 's', 'x')
+  local found = idx == '0' and redis.pcall('HMGET', P .. 'run:' .. id, 'w', 's', 'x')
   local state = found and found[2]
   if not state or string.byte(state) ~= 113 or not find(state, ' 1 ', 1, true) then -- "q": queued in its first life
     local last_one, back
@@ -88,7 +88,7 @@ local function take(entry, pending)
   end
   local lock = 'lock:{workflow:queue}:' .. name
   if not call('SET', lock, ARGV[6] .. seq, 'NX', 'PX', ARGV[7]) then
-    if call('ZSCORE', pending, name) then E().postpone(id, 0, pending) end
+    if call('ZSCORE', pending, name) then E().guarded(id, M.postpone, id, 0, pending) end
     return
   end
   if call('ZREM', pending, name) == 0 then

@@ -1,4 +1,4 @@
---@ top: slots core rules queue solo settle fanout building stopping outcome flush
+--@ top: slots core rules queue solo settle fanout building stopping outcome flush aside
 -- A worker is dead, or gives back what it never started, or lost its locks: its claims are queued again or charged.
 -- KEYS   1 the slot's record. Records of its tasks follow from data: built from the prefix.
 -- ARGV   1 prefix; 2 packed: slot, mode `lose` (the incarnation is retired), `give` (only `only`), `lapse` (not retired, claims whose locks are gone),
@@ -27,6 +27,7 @@ end
 
 local function take_back(claim, name)
   local run, task = M.claimed(claim)
+  if M.is_aside(run) then return false end
   if run then M.touch(task) else M.save_solo(task) end
   if REQ.mode == 'give' then
     task.B = nil
@@ -46,8 +47,8 @@ end
 -- Of a version that this node does not know: kept for a leader who does.
 local function is_newer(claim)
   if claim.kind == 0 then
-    local run = M.look_at(claim.id)
-    return run and M.is_newer(run)
+    local known, run = pcall(M.look_at, claim.id)
+    return known and run and M.is_newer(run)
   end
   local state = call('HGET', P .. 'run:' .. claim.id, 's')
   local known, task = pcall(M.read_state, state or '')
@@ -59,7 +60,7 @@ for _, claim in ipairs(slot.c) do
   local name = claim.name
   if wanted(claim, name) and not is_newer(claim) then
     unlocked[#unlocked + 1] = lock_of(claim)
-    if take_back(claim, name) then requeued[#requeued + 1] = name end
+    if M.guarded(claim.id, take_back, claim, name) then requeued[#requeued + 1] = name end
   else
     kept[#kept + 1] = claim
   end

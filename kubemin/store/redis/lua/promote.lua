@@ -1,4 +1,4 @@
---@ top: core rules queue solo settle fanout building stopping outcome flush
+--@ top: core rules queue solo settle fanout building stopping outcome flush aside
 --@ fenced
 -- Queue what is due: delayed runs, retries whose backoff is over.
 -- KEYS   1 due
@@ -8,8 +8,8 @@ local found = call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', NOW),
 for _, member in ipairs(found) do
   local kind, name = string.sub(member, 1, 1), string.sub(member, 2)
   local id, idx = string.match(name, '^(%w+)%.(%d+)$')
-  local run = M.find_run(id or name)
   call('ZREM', KEYS[1], member)
+  local run = M.guarded(id or name, M.find_run, id or name)
   if kind == 'r' then
     if run and run.s < COMPLETED and run.du then
       run.du = nil
@@ -17,8 +17,8 @@ for _, member in ipairs(found) do
       M.acquire(run)
       M.release_if_ready(run)
     end
-  else
-    local task = run and M.find_task(id, tonumber(idx)) or (not run and M.solo(id))
+  elseif not run or run.s < COMPLETED then
+    local task = M.guarded(id, run and M.find_task or M.solo, id, tonumber(idx))
     if task and task.s == WAITING then
       task.d = nil
       local stopped = M.stop_of(run or nil, task)

@@ -87,24 +87,28 @@ function M.unlist(run, task, ended)
   M.touch_run(run)
 end
 
+local function refill_one(id, queue)
+  local run = M.run(id)
+  while listed(run, queue) < REQ.window and run.pa > 0 do
+    local idx = call('LPOP', parked_key(run, queue))
+    if not idx then break end
+    local task = M.find_task(id, tonumber(idx))
+    if task and task.s == QUEUED and task.q == nil then
+      M.list_one(run, queue, 1)
+      run.pa = run.pa - 1
+      M.count_parked(queue, -1)
+      M.push(queue, run.v, task)
+      M.touch(task)
+    end
+  end
+end
+
 function M.refill()
   local short = M.short or {}
   M.short = false
   for name in pairs(short) do
     local id, queue = string.match(name, '^(%w+) (.*)$')
-    local run = M.run(id)
-    while listed(run, queue) < REQ.window and run.pa > 0 do
-      local idx = call('LPOP', parked_key(run, queue))
-      if not idx then break end
-      local task = M.find_task(id, tonumber(idx))
-      if task and task.s == QUEUED and task.q == nil then
-        M.list_one(run, queue, 1)
-        run.pa = run.pa - 1
-        M.count_parked(queue, -1)
-        M.push(queue, run.v, task)
-        M.touch(task)
-      end
-    end
+    M.guarded(id, refill_one, id, queue)
   end
 end
 

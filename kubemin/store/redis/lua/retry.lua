@@ -1,4 +1,4 @@
---@ top: core rules queue solo settle fanout building stopping outcome flush
+--@ top: core rules queue solo settle fanout building stopping outcome flush aside
 -- Run a terminal run again: what did not complete, or `step` and all after it. Raises its round.
 -- KEYS   1 the run's record
 -- ARGV   1 prefix; 2 packed: id, again (index of the step, a group's gate) or nil, ckey, policy; where it is signed, round that was signed and

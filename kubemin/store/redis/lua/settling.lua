@@ -6,8 +6,8 @@ function M.late(name)
   M.flush()
   local id, idx, token = string.match(name, '^(%w+)%.(%d+)@(%d+)$')
   local found = idx == '0' and call('HGET', P .. 'run:' .. id, 's') or call('HGET', P .. 'tasks:' .. id, idx)
-  local task = found and M.read_state(found)
-  if task and task.k == tonumber(token) and band(task.f or 0, SETTLED) ~= 0 then return 'D' end
+  local known, task = pcall(M.read_state, found or '')
+  if known and task.k == tonumber(token) and band(task.f or 0, SETTLED) ~= 0 then return 'D' end
   return 'F'
 end
 
@@ -19,15 +19,19 @@ function M.refused()
   return { 'RETIRED', table.concat(told) }
 end
 
--- True: it was the first attempt, so that there are no tails of an earlier one.
+-- Whether it was accepted, and whether it was the first attempt, so that there are no tails of an earlier one.
 local function settle(claim, out)
   local run, task = M.claimed(claim)
+  if M.is_aside(run) then return false end
   local first = ((run or task).R or 1) == 1 and not (task.a or task.y or task.l or task.z)
   task.f = bor(task.f or 0, SETTLED)
   task.k, task.w, task.D = out[3], REQ.place, out[7] ~= '' and out[7] or nil
   task.B = out[11] > 0 and out[11] or claim.started
   if run then M.touch(task) else M.save_solo(task) end
-  if out[4] < 0 then M.put_back(run, task, out[5]) return first end
+  if out[4] < 0 then
+    M.put_back(run, task, out[5])
+    return true, first
+  end
   if out[4] == COMPLETED and out[8] then
     if run then
       call('HSET', P .. 'out:' .. claim.id, claim.idx, out[8])
@@ -36,7 +40,7 @@ local function settle(claim, out)
     end
   end
   M.attempt_ended(run, task, out[4], out[5] ~= '' and out[5] or nil, out[6])
-  return first
+  return true, first
 end
 
 function M.settle_all(held, told, unlocked)
@@ -46,12 +50,12 @@ function M.settle_all(held, told, unlocked)
     for n, claim in ipairs(slot.c) do
       if claim.id == out[1] and claim.idx == out[2] and claim.token == out[3] then
         table.remove(slot.c, n)
-        local first = settle(claim, out)
-        if out[4] >= 0 and not first or out[9] ~= '' or out[10] ~= '' then
+        local accepted, first = M.guarded(claim.id, settle, claim, out)
+        if accepted and (out[4] >= 0 and not first or out[9] ~= '' or out[10] ~= '') then
           M.keep_tails(claim, out[9], out[10], out[4] == COMPLETED and REQ.tail or 4 * REQ.tail, REQ.tails)
         end
         unlocked[#unlocked + 1] = 'lock:{workflow:queue}:' .. claim.name
-        verdict = 'A'
+        verdict = accepted and 'A' or 'F'
         break
       end
     end

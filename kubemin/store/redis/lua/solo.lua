@@ -5,7 +5,7 @@ M.solos = {}
 
 -- "qINSTANT VERSION QUEUE" is the short form of a task that is queued for the first time.
 function M.read_state(raw)
-  if string.byte(raw) ~= 113 then return unpack_one(raw) end
+  if string.byte(raw) ~= 113 then return M.sound(unpack_one(raw)) end
   local at, version, queue = string.match(raw, '^q(%d+) (%d+) (.*)$')
   version = tonumber(version)
   return {

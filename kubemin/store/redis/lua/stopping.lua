@@ -38,8 +38,9 @@ end
 function M.acquire(run)
   if not run.ck or run.h then return end
   local holder = call('HGET', P .. 'holders', run.ck)
-  if not holder then return M.take_key(run) end
+  local other = holder and holder ~= run.id and M.guarded(holder, M.look_at, holder)
   if holder == run.id then return end
+  if not other or other.s >= COMPLETED then return M.take_key(run) end -- or it was deleted, and let go of nothing
   run.pl = run.pl or call('INCR', P .. 'turn')
   call('ZADD', P .. 'waiters:' .. run.ck, run.pl, run.id)
   if run.po ~= 'replace' then return end

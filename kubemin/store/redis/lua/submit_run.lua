@@ -1,4 +1,4 @@
---@ top: core rules queue solo settle fanout building stopping outcome mark flush
+--@ top: core rules queue solo settle fanout building stopping outcome mark flush aside
 --@ fenced
 -- Accept one run of a workflow. Of a large graph the rest is unpacked by `advance`.
 -- KEYS   1 the run's record, 2 its definition, 3 runs, 4 keys, 5 holders

@@ -1,0 +1,243 @@
+"""Records that somebody has deleted or spoilt in Redis: the run at hand ends, its bytes are kept, all others go on.
+
+The attacker is a raw connection, as `redis-cli` is. Below the daemons' tests are the same against the store alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from nodes import Fleet
+from nodes import running as running_on
+from support import wait_until
+from support.redis_server import Server, running
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
+
+from driving import ALICE, BOB, accept, ended, finish, outcome, single, start, take
+from graphs import node, workflow
+
+from kubemin.errors import KubeminError
+from kubemin.model.graph import Concurrency, Retry
+from kubemin.model.states import TaskState
+from kubemin.store.base import RunFilter, Verdict
+from kubemin.store.redis import keys
+from kubemin.store.redis.node import NodeStore
+
+PAIR = workflow("pair", node("first"), node("second", 0))
+JUNK = (b"", b"\xc1", b"\x80", b"\x93\x01\x02", b"{}", b"q", b"qx y", b"\xff" * 70_000)
+CHAIN = """
+name: chain
+steps:
+  - {name: first, python: "fleetfunctions:nap", with: {seconds: 1}}
+  - {name: second, run: [id]}
+"""
+
+
+# --- daemons ---
+
+
+def test_operators_accidents_end_what_they_hit_and_nothing_else(fleet: Fleet) -> None:
+    daemon = fleet.node()
+    fleet.wait_leader()
+    client, command = daemon.client, fleet.server.command
+    before = daemon.ctl("status", "-o", "json").json["supervisorPid"]
+    path = daemon.workflow("chain.yaml", CHAIN)
+    fleet_store = fleet.store()
+
+    def spoilt(run: str, *words: str | int) -> None:
+        running_on(daemon, run)
+        command(*words)
+        wait_until(lambda: fleet_store.states([run]).get(run) == "failed", 15, what=f"the end of it after {words[:2]}")
+        shown = daemon.ctl("show", run, "-o", "json").json
+        assert "errors" not in shown, shown
+        assert (shown["status"], shown["cause"]) == ("failed", "corrupt")
+
+    run = client.submit(path).id
+    spoilt(run, "HSET", keys.run(run), "r", "rubbish")
+    assert command("HGET", keys.run(run), "corrupt") == b"$7\r\nrubbish\r\n", "its bytes are kept"
+    run = client.submit(path).id
+    spoilt(run, "HDEL", keys.tasks(run), 1)
+    run = client.submit(path).id
+    spoilt(run, "DEL", keys.run(run))
+    run = client.submit(path).id
+    spoilt(run, "SET", keys.tasks(run), "a string")
+    run = client.submit(path).id
+    digest = msgspec.msgpack.decode(fleet_store.client.execute("HGET", keys.run(run), "r"))["d"]
+    spoilt(run, "DEL", keys.graph(digest))
+    client.submit(path).wait(15)
+    assert daemon.ctl("status", "-o", "json").json["supervisorPid"] == before
+    assert "worker died" not in daemon.log and "Traceback" not in daemon.log and "is replaced" not in daemon.log
+    assert daemon.log.count("run quarantined") == 5
+
+
+def test_a_lock_or_the_queue_is_deleted_and_the_work_is_done_once(fleet: Fleet, tmp_path: Path) -> None:
+    daemon = fleet.node(maxWorkers=1)
+    log = tmp_path / "effects"
+    runs = daemon.client.enqueue_many("fleetfunctions:effect", [((str(log), n, 0.2), {}) for n in range(10)])
+    running_on(daemon, runs[0].id)
+    fleet.server.command("DEL", f"{keys.LOCK}{runs[0].id}.0", "workflow:queue")
+    assert set(daemon.client.wait(runs, 30).values()) == {"completed"}
+    assert sorted(map(int, log.read_text().split())) == list(range(10))
+
+
+def test_a_spoilt_single_task_is_quarantined_and_the_worker_lives(fleet: Fleet) -> None:
+    daemon = fleet.node(maxWorkers=1)
+    assert daemon.ctl("queue", "pause", "default").code == 0
+    runs = [daemon.client.enqueue("fleetfunctions:nap", 0) for _ in range(6)]
+    oversized = daemon.client.enqueue("fleetfunctions:nap", 0)
+    work = b'{"python":"fleetfunctions:nap","args":["%s"]}' % (b"x" * 20_000_000)
+    fleet.store().client.execute("HSET", keys.run(oversized.id), "w", work)
+    for run, field, value in zip(runs[:4], "swxs", ("rubbish", "{", "[1", ""), strict=True):
+        fleet.server.command("HSET", keys.run(run.id), field, value)
+    fleet.server.command("DEL", keys.run(runs[4].id))
+    runs.insert(0, oversized)
+    assert daemon.ctl("queue", "resume", "default").code == 0
+    states = daemon.client.wait(runs, 20)
+    assert [states[run.id] for run in runs] == ["failed"] * 6 + ["completed"]
+    for run in runs[:6]:
+        assert daemon.ctl("show", run.id, "-o", "json").json["cause"] == "corrupt"
+    assert daemon.ctl("runs").code == 0 and "worker died" not in daemon.log and "Traceback" not in daemon.log
+
+
+# --- the store alone ---
+
+
+@pytest.fixture(scope="module", params=["redis", "valkey"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with running(request.param) as started:
+        yield started
+
+
+@pytest.fixture
+def store(server: Server) -> Iterator[NodeStore]:
+    made = NodeStore(server.address, instance="test", node="node-a")
+    made.client.execute("FLUSHALL")
+    yield made
+    made.close()
+
+
+def go_on(store: NodeStore) -> None:
+    """All that a fleet does by itself, twice."""
+    for _ in range(2):
+        for claim in take(store, 20, BOB):
+            store.finish(BOB, [outcome(claim)])
+        store.renew([ALICE, BOB], [])
+        store.promote(), store.expire(), store.advance(), store.rescue(["default"], 0.0), store.recover_lapsed()
+
+
+def looked_at(store: NodeStore, run: str) -> None:
+    """No reader fails otherwise than with a message."""
+    for read in (store.run, store.obstacles, lambda each: store.states([each]), lambda each: store.outputs([each])):
+        try:
+            read(run)
+        except KubeminError as error:
+            assert "\n" not in str(error)
+    store.runs(RunFilter()), store.queues(), store.workflows()
+
+
+HITS: dict[str, Callable[[str], tuple[Any, ...]]] = {
+    "run": lambda run: ("HSET", keys.run(run), "r"),
+    "first task": lambda run: ("HSET", keys.tasks(run), 0),
+    "second task": lambda run: ("HSET", keys.tasks(run), 1),
+}
+
+
+@pytest.mark.parametrize("what", HITS)
+@pytest.mark.parametrize("when", ["queued", "running"])
+def test_any_bytes_in_a_record_end_its_run_alone(store: NodeStore, what: str, when: str) -> None:
+    for junk in JUNK:
+        run = start(store, PAIR)
+        claims = take(store, 1) if when == "running" else []
+        store.client.execute(*HITS[what](run), junk)
+        looked_at(store, run)
+        other = start(store, PAIR)
+        for claim in claims:
+            store.finish(ALICE, [outcome(claim)])
+        go_on(store)
+        assert ended(store, run) == ("failed", "corrupt"), (what, when, junk[:9])
+        assert ended(store, other) == ("completed", None)
+        looked_at(store, run)
+        assert store.client.execute("KEYS", f"{keys.LOCK}*") == []
+        assert not any(claims for _, claims in store._claims.records(store._claims.slots()))
+
+
+def test_what_runs_of_it_is_stopped_and_refused(store: NodeStore) -> None:
+    run = start(store, workflow("two", node("a"), node("b")))
+    first, second = take(store, 2)
+    store.client.execute("HDEL", keys.tasks(run), first.idx)
+    assert store.finish(ALICE, [outcome(first)]) == [Verdict.FENCED]
+    (stop,) = store.renew([ALICE], [(ALICE, run, second.idx, second.token)]).stops
+    assert (stop.idx, stop.cause.value) == (second.idx, "corrupt")
+    assert store.finish(ALICE, [outcome(second, TaskState.CANCELLED)]) == [Verdict.FENCED]
+    assert ended(store, run) == ("failed", "corrupt")
+
+
+def test_a_worker_that_dies_over_it_gives_back_the_rest(store: NodeStore) -> None:
+    run, other = start(store, PAIR), accept(store, single())[0]
+    assert len(take(store, 9)) == 2
+    store.client.execute("HSET", keys.run(run), "r", b"\xc1")
+    assert store.lose(ALICE, None) == [(other, 0)]
+    assert ended(store, run) == ("failed", "corrupt")
+    go_on(store)
+    assert ended(store, other) == ("completed", None)
+
+
+def test_due_times_and_deadlines_of_it_are_let_go(store: NodeStore) -> None:
+    timed = workflow("timed", node("a", retry=Retry(1, delay=0.0)), timeout=0.01)
+    delayed = start(store, timed, start_at=store.now() + 1000)
+    late = start(store, timed)
+    (claim,) = take(store, 1)
+    finish(store, outcome(claim, TaskState.FAILED))
+    for run in (delayed, late):
+        store.client.execute("HSET", keys.run(run), "r", b"\xc1")
+    wait_until(lambda: go_on(store) or ended(store, late) == ended(store, delayed) == ("failed", "corrupt"), 5)
+    assert store.next_due() is None
+
+
+def test_a_concurrency_key_is_not_lost_with_its_holder(store: NodeStore) -> None:
+    alone = workflow("alone", node("a"), concurrency=Concurrency("key", "queue"))
+    for spoil in (("HSET", "r", b"\xc1"), ("DEL",)):
+        holder, waiting = start(store, alone), start(store, alone)
+        store.client.execute(spoil[0], keys.run(holder), *spoil[1:])
+        go_on(store)
+        after = start(store, alone)
+        go_on(store)
+        assert ended(store, after) == ("completed", None)
+        go_on(store)
+        assert ended(store, waiting) == ("completed", None)
+
+
+def test_entries_and_keys_of_other_kinds_do_no_harm(store: NodeStore) -> None:
+    run = accept(store, single())[0]
+    wrong = accept(store, single())[0]
+    store.client.execute("RENAME", keys.run(wrong), "elsewhere")
+    store.client.execute("SET", keys.run(wrong), "a string")
+    store.client.execute("RPUSH", keys.queue("default"), "nonsense", "x.0@1", f"{run}.7@2", "\0.0@9", "@")
+    store.client.execute("ZADD", keys.ripples(), 1, "nonsense", 2, f"frob {run} 0 0 1", 3, "tell x 0 0 1")
+    store.client.execute("ZADD", keys.due(), 1, "nonsense", 2, "t", 3, "rx", 4, "tx.0")
+    store.client.execute("ZADD", keys.deadlines(), 1, "x")
+    store.client.execute("SADD", keys.fans(), "nonsense", f"{run} 0 1")
+    store.client.execute("RPUSH", keys.ended(), "nonsense", "x 1")
+    for _ in range(8):
+        try:
+            go_on(store)
+        except KubeminError as error:
+            print(error)
+    assert ended(store, run) == ("completed", None)
+    assert ended(store, wrong) == ("failed", "corrupt")
+    assert store.client.execute("GET", f"{keys.PREFIX}corrupt:run:{wrong}") == b"a string"
+    looked_at(store, wrong)
+
+
+def test_a_cancel_or_retry_of_it_says_how_it_ended(store: NodeStore) -> None:
+    run = start(store, PAIR)
+    store.client.execute("HSET", keys.run(run), "r", b"\xc1")
+    with pytest.raises(KubeminError) as told:
+        store.cancel(run)
+    assert "has ended: failed" in str(told.value)
