@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import of_batches
 import of_moves
 import of_processes
 import of_steps
@@ -24,7 +25,7 @@ from mutants import Mutant, plant
 
 PROJECT = Path(__file__).resolve().parents[2]
 CAGE = Path(__file__).with_name("caged.py")
-MUTANTS = (*of_store.ALL, *of_moves.ALL, *of_processes.ALL, *of_steps.ALL)
+MUTANTS = (*of_store.ALL, *of_moves.ALL, *of_processes.ALL, *of_steps.ALL, *of_batches.ALL)
 TESTED = sorted({test.partition("::")[0] for mutant in MUTANTS for test in mutant.tests})
 COPIED = ("kubemin", "bin", "conf", "docs", "tests", "setup.cfg", "pyproject.toml", "README.md")
 TEST_SECONDS = 150.0  # for the tests of one defect; one that hangs is noticed, too, but the set names none

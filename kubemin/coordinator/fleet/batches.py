@@ -6,10 +6,10 @@ shows the same task at two looks is stalled: no task waits for longer than two l
 
 1. The tickets in its channel are received. Who received a ticket owns the task: this never races a start.
 2. The slot's record is read, and the scoreboard again. A worker claims nothing before it has told how its last task
-   ended, and notes `idle` before it receives a ticket. So when the record still has the task of the first look, and the
-   scoreboard shows it still, all that the record has was claimed before, and the worker can start nothing of it any
-   more: what has a result in the outbox is told, all but the running one given back. Else only what was received is
-   given back.
+   ended, and notes that a task has ended before it receives a ticket. So when the record still has the task of the
+   first look, and the scoreboard shows it running, all that the record has was claimed before, and the worker can start
+   nothing of it any more: what has a result in the outbox is told, all but the running one given back. Else only what
+   was received is given back.
 
 If this process dies after 1, claims are left that nobody will start. Its successor looks at every worker and does 2,
 and the worker itself gives back what it cannot start when its task has ended; both are no-ops where it was done. A

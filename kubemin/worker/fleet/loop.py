@@ -272,7 +272,8 @@ class FleetWorker(Worker):
         outcome = self._guard.execute(claim)
         faults.point("worker.ended")
         self._done += 1
-        # However long the reply takes, the step has ended: its deadline counts no more, and nobody is to stop it.
+        # However long the reply takes, the step has ended: its deadline counts no more, and nobody is to stop it. Noted
+        # before the next ticket is received, which coordinator/fleet/batches.py relies on.
         self._writer.done = self._done
         self._writer.reporting()
         self._look_after(claim, outcome)
@@ -282,8 +283,6 @@ class FleetWorker(Worker):
             self._give_back(self._own_tickets())
         if self._batch.due or self._takes_no_more:
             self._finish()
-        elif self._batch.waiting:
-            self._writer.idle(self._done)  # before the next ticket is received: batches.py relies on it
 
     def _finish(self) -> None:
         """Tell what has ended, and claim what is next: until the store has it, or until it is on disk."""
