@@ -1,4 +1,4 @@
-"""Three daemons on one server under random kills, pauses and restarts, seeded; the oracle is that of `test_local.py`.
+"""Three daemons on one server under random kills, pauses and restarts, seeded; the oracle is that of `mixture.py`.
 
 Beyond it: each accepted run is terminal whoever ended it; no lock, queue entry or slot's record is left; every node
 still works at the end.
@@ -6,28 +6,29 @@ still works at the end.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fleet"))
 sys.path.insert(0, str(Path(__file__).parent))
 from leftovers import descriptors, left_behind
+from mixture import FUNCTIONS, WORKFLOW, Load, check_tasks, ran, send_signal
 from nodes import Fleet, a_fleet
 from support import Daemon, wait_until
 from support.faultproxy import FaultProxy
+from support.functions import install
 from support.processes import descendants
-from test_local import FUNCTIONS, WORKFLOW, Load
+from support.watching import coordinator, slots
 
 from kubemin.errors import NotFound, StoreUnavailable
 from kubemin.model.records import RunView
-from kubemin.scoreboard import Scoreboard, SlotState
+from kubemin.scoreboard import Scoreboard
 from kubemin.store.redis.node import NodeStore
 from kubemin.store.sqlite import SqliteReader
 
@@ -58,15 +59,13 @@ class Storm:
         self.struck[what] += 1
 
     def worker(self, node: Daemon) -> None:
-        board = Scoreboard.open(str(node.run / "scoreboard"))
-        records = [r for n in range(4) if (r := board.read_slot(n)) and r.state is not SlotState.DEAD and r.pid]
-        if records:
-            _signal(self.rng.choice(records).pid, signal.SIGKILL)
+        if records := slots(node):
+            send_signal(self.rng.choice(records).pid, signal.SIGKILL)
 
     def coordinator(self, node: Daemon) -> None:
-        record = Scoreboard.open(str(node.run / "scoreboard")).read_coordinator()
+        record = coordinator(node)
         if record and record.pid:
-            _signal(record.pid, signal.SIGKILL)
+            send_signal(record.pid, signal.SIGKILL)
 
     def node(self, node: Daemon) -> None:
         node.kill9(everything=True)
@@ -83,8 +82,8 @@ class Storm:
         """Shorter than a lock's life: what runs goes on."""
         tree = [node.pid, *descendants(node.pid)]
         for pid in tree:
-            _signal(pid, signal.SIGSTOP)
-        threading.Timer(0.7, lambda: [_signal(pid, signal.SIGCONT) for pid in tree]).start()
+            send_signal(pid, signal.SIGSTOP)
+        threading.Timer(0.7, lambda: [send_signal(pid, signal.SIGCONT) for pid in tree]).start()
 
     def hup(self, node: Daemon) -> None:
         """Where somebody listens: before, a process ends by it."""
@@ -122,19 +121,11 @@ class Storm:
         self.fleet.server.command("SCRIPT", "FLUSH")
 
 
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
 def test_a_fleet_loses_nothing_and_ends_nothing_twice(tmp_path: Path, seed: int, chaos_seconds: float) -> None:
     rng = random.Random(seed)
-    (tmp_path / "chaosfunctions.py").write_text(FUNCTIONS)
+    python = install(tmp_path, "chaosfunctions", FUNCTIONS)
     effects = tmp_path / "effects"
     effects.touch()
-    python = {"path": [str(tmp_path)], "allow": ["chaosfunctions:*"]}
     with a_fleet(tmp_path, appendonly="yes") as fleet, ExitStack() as stack:
         proxies = [stack.enter_context(FaultProxy(fleet.server.port)) for _ in range(3)]
         for proxy in proxies:
@@ -205,18 +196,9 @@ def _explain(fleet: Fleet, still: list[str]) -> None:
 
 
 def _check_effects(fleet: Fleet, accepted: list[str], effects: Path) -> None:
-    ran: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for line in effects.read_text().splitlines():
-        run, step, token = line.split()
-        ran[run, step].append(int(token))
-    for (run, step), tokens in ran.items():
-        assert len(set(tokens)) == len(tokens), f"{run} {step}: one token took effect twice"
-    store = fleet.store()
+    found, store = ran(effects), fleet.store()
     for run in accepted:
-        for task in _view(fleet, store, run).tasks:
-            if task.status == "completed" and task.token:
-                assert task.token in ran[run, task.step], f"{task.id} completed and never ran"
-            assert task.status not in ("running", "queued", "waiting"), f"{task.id} is {task.status}"
+        check_tasks(run, _view(fleet, store, run).tasks, found)
 
 
 def _view(fleet: Fleet, store: NodeStore, run: str) -> RunView:
