@@ -146,6 +146,14 @@ def wait_for_exit(fds: Iterable[int], timeout: float) -> None:
 # --- own children ----------------------------------------------------------------------------------------------------
 
 
+def is_stopped(pid: int) -> bool:
+    """A child, by a signal. waitid leaves the stop to be seen again; /proc would be another read a look."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
+
+
 def ended_child() -> int | None:
     """A child of this process that has ended. It is not reaped: how that is done depends on who it is."""
     try:

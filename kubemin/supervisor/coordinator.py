@@ -250,7 +250,7 @@ class Keeper:
 
     def _look_after(self, now: float) -> None:
         assert self.pid is not None
-        if not _is_stopped(self.pid):
+        if not processes.is_stopped(self.pid):
             self._stopped_since = None
         elif self._stopped_since is None:
             self._stopped_since = now
@@ -307,11 +307,3 @@ def _death(life: Life, status: int, reason: str | None, record: SlotRecord | Non
         "reason": reason,
         "record": told,
     }
-
-
-def _is_stopped(pid: int) -> bool:
-    """By waitid, which leaves the stop to be seen again; /proc would be another read a look."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return False

@@ -1,15 +1,18 @@
-"""Ending workers: past their deadline, on the coordinator's order, at the end of the grace period.
+"""Ending workers: past their deadline, stopped, on the coordinator's order, at the end of the grace period.
 
 What a task is, it does not know: it reads deadlines and tokens from the scoreboard.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 
 import msgspec
 
+from kubemin import processes
 from kubemin.clock import boottime
+from kubemin.modes import in_fleet
 from kubemin.scoreboard import EMPTY, SlotState
 from kubemin.supervisor.node import Node
 from kubemin.supervisor.pool import Pool
@@ -34,12 +37,15 @@ class Enforcer:
         self._board = node.board
         self._pool = pool
         self._next_look = 0.0
+        # In a fleet the coordinator judges: it lets a stopped worker's lock go, and orders the kill.
+        self._patience = math.inf if in_fleet(node.settings) else node.settings.lock.ttl
+        self._stopped: dict[int, float] = {}  # pid -> since when it is seen to be stopped
 
     def next_due(self, now: float) -> float:
         return max(0.0, self._next_look - now)
 
     def enforce(self, now: float) -> None:
-        """Kill workers whose task is past its deadline, and those that were told to end and do not."""
+        """Kill workers whose task is past its deadline, that are stopped, or that were told to end and do not."""
         if now < self._next_look:
             return
         at, nearest = boottime(), LOOK_SECONDS
@@ -51,6 +57,7 @@ class Enforcer:
                 nearest = min(nearest, deadline - at + 0.001)
             elif life.told_at is not None and now > life.told_at + END_SECONDS:
                 self._does_not_end(life)
+        self._end_stopped(now)
         self._next_look = now + nearest
 
     def carry_out(self, order: KillOrder) -> None:
@@ -73,6 +80,14 @@ class Enforcer:
         record = self._pool.record(life)
         if record is not None and record.state is SlotState.RUNNING and 0 < record.deadline <= at:
             kill(life, "deadline", record.token)
+
+    def _end_stopped(self, now: float) -> None:
+        """A worker that is stopped (SIGSTOP) for longer than a lock lives: its task would wait for its deadline."""
+        stopped = {life.pid: life for life in self._pool.lives() if processes.is_stopped(life.pid)}
+        self._stopped = {pid: self._stopped.get(pid, now) for pid in stopped}
+        for pid, since in self._stopped.items():
+            if now > since + self._patience:
+                kill(stopped[pid], "fenced", (self._pool.record(stopped[pid]) or EMPTY).token)
 
     def _does_not_end(self, life: Life) -> None:
         record = self._pool.record(life)

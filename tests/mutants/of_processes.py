@@ -173,6 +173,13 @@ WORKERS = (
 
 SUPERVISORS = (
     Mutant(
+        "a stopped worker keeps its task until its deadline",
+        "kubemin/supervisor/enforcing.py",
+        "        self._end_stopped(now)",
+        "        pass",
+        (f"{PROMISES}test_a_stopped_worker_is_killed_and_its_task_started_again",),
+    ),
+    Mutant(
         "a schedule that was published after the start does not fire",
         "kubemin/coordinator/duties.py",
         "            self._scheduler.reload()",

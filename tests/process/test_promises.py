@@ -63,6 +63,20 @@ def test_killed_worker_loses_nothing_and_its_task_starts_within_a_second(start: 
     assert task.attempt == 1  # killed from outside: no attempt is used up
 
 
+def test_a_stopped_worker_is_killed_and_its_task_started_again(
+    start: Callable[..., Daemon],
+) -> None:
+    daemon = start(lock={"ttl": "1s", "renew": "200ms"})
+    run = daemon.client.enqueue("promises:nap", 1.5)
+    first = running(daemon, run.id)
+    os.kill(first.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    second = running(daemon, run.id, beyond=first.token)
+    printed("P3 worker stopped, task started again", began, 1.0 + 2.0)
+    assert second.token > first.token and not alive(first.pid)
+    assert run.wait(timeout=20) == "completed"
+
+
 def test_daemon_killed_and_restarted_takes_its_tasks_back_within_three_seconds(start: Callable[..., Daemon]) -> None:
     daemon = start()
     run = daemon.client.enqueue("promises:nap", 1.0)
