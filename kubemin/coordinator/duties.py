@@ -31,6 +31,8 @@ class Duties:
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
+        """At the start, and after a reload: the retention is looked at at once."""
+        self._pruned = 0.0
         kept = settings.retention
         self.retention = Retention(days=kept.days, runs=kept.runs, minimum=kept.min)
 

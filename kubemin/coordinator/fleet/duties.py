@@ -33,13 +33,13 @@ class FleetDuties:
         self._valid = valid
         self._scheduler: Scheduler | None = None
         self._retention = Retention()
-        self.configure(settings)
         self._lapsed = Every(max(settings.lock.ttl / 15, 0.2))
         self._advance = Every(ADVANCE_SECONDS)
         self._promotion = Every(LOOK_SECONDS)
         self._slot = Every(LOOK_SECONDS)
         self._schedules = Every(SCHEDULES_SECONDS)
         self._prune = Every(prune.PERIOD)
+        self.configure(settings)
         self._forget = Every(FORGET_SECONDS)
         self.seconds = Histograms()  # that duties took, by name
         self._duties: tuple[tuple[str, Every, Callable[[], None]], ...] = (
@@ -52,7 +52,8 @@ class FleetDuties:
         )
 
     def configure(self, settings: Settings) -> None:
-        """At the start, and after a reload."""
+        """At the start, and after a reload: the retention is looked at at once."""
+        self._prune.soon()
         kept = settings.retention
         self._retention = Retention(days=kept.days, runs=kept.runs, minimum=kept.min)
 
