@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubemin.cli import options, render, views
+from kubemin.cli import candidates, options, render, views
 from kubemin.cli.commands.show import find_task
 from kubemin.cli.journal import Follower, Journal, Line, of_step
 from kubemin.cli.session import Session
@@ -32,7 +32,7 @@ KEPT = "the end of each step's output, as the store keeps it (64 KiB a stream)"
     kubeminctl logs -f 06evx3k9d2qj8m0000ab
     """,
 )
-@click.argument("run", metavar="RUN[/STEP]")
+@click.argument("run", metavar="RUN[/STEP]", shell_complete=candidates.runs)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @click.option("--kept", is_flag=True, help="Only the ends that the store keeps, also where there is a journal.")
 def command(session: Session, run: str, follow: bool, kept: bool) -> None:

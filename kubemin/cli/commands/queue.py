@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from kubemin.cli import options, render, views
+from kubemin.cli import candidates, options, render, views
 from kubemin.cli.session import Session
 from kubemin.store.base import QueueView
 
@@ -48,7 +48,7 @@ def rows(found: Iterable[QueueView]) -> list[tuple[object, ...]]:
 
 
 @options.command("pause", "kubeminctl queue pause etl")
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.queues)
 def pause(session: Session, name: str) -> None:
     """Let workers take no more tasks from a queue; running ones go on."""
     session.client.pause(name)
@@ -56,7 +56,7 @@ def pause(session: Session, name: str) -> None:
 
 
 @options.command("resume", "kubeminctl queue resume etl")
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.queues)
 def resume(session: Session, name: str) -> None:
     """Let workers take tasks from a queue again."""
     session.client.resume(name)

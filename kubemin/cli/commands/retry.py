@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kubemin.cli import options, render
+from kubemin.cli import candidates, options, render
 from kubemin.cli.session import Session
 
 
@@ -15,7 +15,7 @@ from kubemin.cli.session import Session
     kubeminctl retry 06evx3k9d2qj8m0000ab --from transform
     """,
 )
-@click.argument("run")
+@click.argument("run", shell_complete=candidates.ended_runs)
 @click.option("--from", "step", metavar="STEP", help="This step and all after it, completed or not.")
 def command(session: Session, run: str, step: str | None) -> None:
     """Run the steps of an ended run again that did not complete; completed ones are kept."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kubemin.cli import options, render, views
+from kubemin.cli import candidates, options, render, views
 from kubemin.cli.session import Session
 from kubemin.model.states import RunState
 
@@ -18,7 +18,7 @@ from kubemin.model.states import RunState
     """,
 )
 @click.option("--status", type=click.Choice([state.value for state in RunState]), help="Only runs in this state.")
-@click.option("--workflow", metavar="W", help="Only runs of this workflow.")
+@click.option("--workflow", metavar="W", help="Only runs of this workflow.", shell_complete=candidates.workflows)
 @click.option("--since", metavar="T", help="Submitted since a time, or within a duration such as 1h.")
 @click.option("--until", metavar="T", help="Submitted until a time, or before a duration ago.")
 @click.option("--key", metavar="K", help="Only the run with this key.")

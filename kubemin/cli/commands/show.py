@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from kubemin.cli import options, render, views
+from kubemin.cli import candidates, options, render, views
 from kubemin.cli.session import Session
 from kubemin.errors import NotFound
 from kubemin.model.records import RunView, TaskView
@@ -19,7 +19,7 @@ from kubemin.model.records import RunView, TaskView
     kubeminctl show 06evx3k9d2qj8m0000ab -o json
     """,
 )
-@click.argument("run", metavar="RUN[/STEP]")
+@click.argument("run", metavar="RUN[/STEP]", shell_complete=candidates.runs)
 def command(session: Session, run: str) -> None:
     """Show one run with its steps, or one step with its output."""
     id, step = options.run_and_step(run)

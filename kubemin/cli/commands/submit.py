@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubemin.cli import options, render
+from kubemin.cli import candidates, options, render
 from kubemin.cli.session import Session
 from kubemin.errors import Invalid, KubeminError, Problem
 from kubemin.model.durations import parse_duration
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     kubeminctl submit nightly-report --at 2026-11-24T10:00+01:00
     """,
 )
-@click.argument("workflow", metavar="[NAME]", required=False)
+@click.argument("workflow", metavar="[NAME]", required=False, shell_complete=candidates.workflows)
 @click.option("-f", "--file", metavar="FILE", help="A workflow file instead of a published workflow.")
 @options.param_option
 @click.option("--key", metavar="K", help="A second submission with the same key is the first run.")

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from kubemin import clock
-from kubemin.cli import options, render, views
+from kubemin.cli import candidates, options, render, views
 from kubemin.cli.fleet import fleet_pool
 from kubemin.cli.pool import why_pool
 from kubemin.cli.session import Session
@@ -26,7 +26,7 @@ def _facts(session: Session, run: str, step: str | None) -> Obstacles:
     kubeminctl why 06evx3k9d2qj8m0000ab -o json
     """,
 )
-@click.argument("run", metavar="RUN[/STEP]")
+@click.argument("run", metavar="RUN[/STEP]", shell_complete=candidates.runs)
 def command(session: Session, run: str) -> None:
     """Name the exact condition that a run or a step waits for, or why it ended as it did."""
     id, step = options.run_and_step(run)
