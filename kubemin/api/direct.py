@@ -14,6 +14,7 @@ import msgspec
 
 from kubemin.errors import Invalid, KubeminError
 from kubemin.model.records import Definition, Submission
+from kubemin.modes import Mode
 from kubemin.store.base import Store
 
 
@@ -56,6 +57,7 @@ def carry_out_all(path: str, bodies: Iterable[bytes]) -> list[bytes]:
     store = SqliteStore(path, instance=uuid.uuid4().hex)
     try:
         with store.group():
+            store.enter(Mode.LOCAL)  # by this client's configuration; a fleet's client never comes here
             replies = [_encode({"ok": carry_out(store, body)[1]}) for body in bodies]
         return replies  # noqa: RET504 - the commit comes first
     finally:

@@ -132,6 +132,7 @@ class Coordinator:
 
     def _recover(self, predecessor: list[tuple[str, int, int]]) -> None:
         live = self.pool.owners()
+        self.store.enter(Mode.LOCAL)
         running = self.store.running()
         dead = [(run, idx, token) for owner, run, idx, token in running if owner not in set(live)]
         # Without the dead instance's scoreboard (a reboot) every claimed task may have been started.

@@ -377,6 +377,16 @@ def test_nothing_happens_to_a_run_that_is_carried(both: Both) -> None:
         both.local.store.run(run)
 
 
+def test_a_file_whose_runs_are_a_fleets_takes_no_new_ones(both: Both) -> None:
+    local = both.local.store
+    local.enter("carrying")
+    both.local.reopen()
+    with pytest.raises(Refused, match="accepted in its Redis"):
+        both.local.store.submit([single()])
+    both.local.store.enter("local")
+    assert len(accept(both.local.store, single())) == 1
+
+
 def test_a_key_that_is_anothers_in_the_fleet_is_given_up(both: Both) -> None:
     graph = workflow("w", node("a"))
     theirs = start(both.fleet.store, graph, key="k")

@@ -22,6 +22,7 @@ from kubemin.coordinator.fleet.workers import FleetPool
 from kubemin.coordinator.pending import Pending
 from kubemin.errors import Refused, StoreUnavailable
 from kubemin.leader import promote
+from kubemin.modes import Mode
 from kubemin.scoreboard import Scoreboard
 from kubemin.store import failhook
 from kubemin.store.base import Blame
@@ -144,6 +145,7 @@ class Carrier:
             node=self._settings.node_id,
             task_timeout=self._settings.task_timeout,
         )
+        store.enter(Mode.CARRYING)
         running, live = store.running(), set(pool.owners())
         dead = [(run, idx, token) for owner, run, idx, token in running if owner not in live]
         store.recover(pool.owners(), {(run, idx): token for run, idx, token in (self._predecessor or dead)})
@@ -171,7 +173,9 @@ class Carrier:
         return moved or unfinished
 
     def _all_done(self) -> None:
+        assert self._store is not None
         self._target.arrivals.expect_no_more(self._settings.node_id)
+        self._store.enter(Mode.DISTRIBUTED)
         self.close()
         if self._carriage.moved or self._expected:
             log.info("all runs of this machine's own store have moved or ended", moved=self._carriage.moved)

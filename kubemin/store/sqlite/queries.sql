@@ -9,6 +9,12 @@ SELECT value FROM meta WHERE name = 'counter';
 -- name: reserve
 INSERT INTO meta (name, value) VALUES ('counter', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
+-- name: mode
+SELECT value FROM meta WHERE name = 'mode';
+
+-- name: put_mode
+INSERT INTO meta (name, value) VALUES ('mode', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
 -- name: owners
 SELECT id, instance, slot, incarnation, retired FROM owners;
 

@@ -26,6 +26,8 @@ from kubemin.store.sqlite.rows import Held, RunRow, TaskRow
 CACHED_ROWS = 20_000  # task rows in memory between transactions
 NUMBERS_RESERVED = 100_000  # tokens and queue places reserved by one write
 
+LOCAL = "local"  # mode of a file that accepts runs; in a fleet it is `carrying` or `distributed`
+
 TaskKey = tuple[str, int]
 
 
@@ -114,6 +116,7 @@ class Session:
         self._retired: set[int] = set()
         self.unfinished = False  # there are ripples
         self.sealed = False  # there are batches to unpack
+        self.mode = LOCAL  # whether runs are accepted here
         self.moves = False  # runs have left for a fleet's store, or are on their way
         self._reserved = 0
         self._new_tasks: list[TaskRow] = []
@@ -130,6 +133,8 @@ class Session:
         self.unfinished = self.one("any_ripple") is not None
         self.sealed = self.one("any_sealed") is not None
         self.moves = self.one("any_move") is not None
+        row = self.one("mode")
+        self.mode = row[0] if row else LOCAL
         self.paused.update(name for (name,) in self.all("paused"))
         for key, instance, slot, incarnation, retired in self.all("owners"):
             self._know(Owner(instance, slot, incarnation), key, retired is not None)
@@ -141,6 +146,11 @@ class Session:
             elif stop is not None and not self.always(run, idx):
                 self.stopping[run, idx] = Cause(stop)
         self.loaded = True
+
+    def enter(self, mode: str) -> None:
+        if mode != self.mode:
+            self.write("put_mode", (mode,))
+            self.mode = mode
 
     def take_changes(self) -> list[Change]:
         changes, self.changes = self.changes, []

@@ -39,7 +39,7 @@ from kubemin.store.sqlite.losses import Losses
 from kubemin.store.sqlite.obstacles import obstacles
 from kubemin.store.sqlite.outcomes import Outcomes
 from kubemin.store.sqlite.reading import Reads
-from kubemin.store.sqlite.session import Session
+from kubemin.store.sqlite.session import LOCAL, Session
 from kubemin.store.sqlite.settle import Settler
 
 T = TypeVar("T")
@@ -191,8 +191,18 @@ class SqliteStore(_Reading):
     def publish(self, definitions: Sequence[Definition]) -> dict[str, list[str]]:
         return self._call(self._duties.publish, definitions)
 
+    def enter(self, mode: str) -> None:
+        """Whose ledger this is from now on: this file's alone (`local`), or a fleet's (`carrying`, `distributed`)."""
+        self._call(self._session.enter, mode)
+
     def submit(self, submissions: Sequence[Submission]) -> list[Accepted | Rejection]:
-        return self._call(self._intake.submit, submissions)
+        return self._call(self._accept, submissions)
+
+    def _accept(self, submissions: Sequence[Submission]) -> list[Accepted | Rejection]:
+        """Nothing new in a file whose runs are a fleet's: it would be seen by nobody until the next move."""
+        if self._session.mode != LOCAL:
+            raise Refused("this machine is in a fleet: runs are accepted in its Redis", code="in_fleet")
+        return self._intake.submit(submissions)
 
     def stage(self, batch: str, submissions: bytes) -> None:
         self._call(self._intake.stage, batch, submissions)
