@@ -2,8 +2,8 @@
 
 `--@ top:` names fragments before the operation. `--@ engine:` puts them into a function that is called only when they
 are needed, and `--@ rare:` into one inside that, called when a name of theirs is first asked for: making a closure
-costs more than many a command. `--@ fenced` lets the leader of the moment only. Names in capitals become numbers, which
-costs less than looking them up.
+costs more than many a command. `--@ then:` names files that go on from this one. `--@ fenced` lets the leader of the
+moment only. Names in capitals become numbers, which costs less than looking them up.
 """
 
 from __future__ import annotations
@@ -57,7 +57,13 @@ def _read(name: str) -> str:
 
 
 def _join(names: str) -> str:
-    return "".join(_bare(_read(name)) for name in names.split())
+    return "".join(_whole(_read(name)) for name in names.split())
+
+
+def _whole(text: str) -> str:
+    """With the files that it names as going on from it."""
+    more = re.search(r"^--@ then:(.*)$", text, re.MULTILINE)
+    return _bare(text) + (_join(more[1]) if more else "")
 
 
 def _bare(text: str) -> str:
@@ -92,7 +98,7 @@ def compose(name: str) -> str:
     joined = (_LAZY_PROLOGUE if "lazy" in given else _PROLOGUE) + (_join("token") if "fenced" in given else "")
     if "engine" in given:
         joined += _engine(given)
-    return joined + _presized(_join(given.get("top", ""))) + _bare(text)
+    return joined + _presized(_join(given.get("top", ""))) + _whole(text)
 
 
 @cache

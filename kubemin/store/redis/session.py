@@ -28,7 +28,7 @@ from kubemin.store.redis.records import NewerRecord, Spoilt, pack, read_run, ver
 from kubemin.store.redis.signatures import Signatures, cause_of, is_named
 from kubemin.store.redis.signed_inputs import SignedInputs
 
-RECORDS = 120  # that one script may touch: 2 to 4 ms
+RECORDS = 100  # that one script may touch: 1 to 4 ms
 MOST_CHANGES = 10_000  # that nobody asked for; older ones are dropped
 FOLLOW_UP = 4  # slices that one operation may go on with what its script had to leave
 TIME_LIFE = 1.0  # seconds that a reading of the server's clock is used for stamps of ordinary ends

@@ -1,3 +1,4 @@
+--@ then: repeating
 -- claiming: the slow half of claims: steps of workflows, and single tasks that were queued before. The lock comes first
 -- and `pending` decides: an entry of a task that is queued no more is dropped.
 -- What a worker is told: [TASK@TOKEN, work, state, extra] of a single task ("q…": in its first life, else its attempt);
@@ -70,24 +71,4 @@ function M.take(entry, pending, found, held, reply)
   told[1] = string.format('%s@%.0f', name, claim.token)
   reply[#reply + 1] = told
   return held .. slots.claim_text(claim), alone
-end
-
--- A request repeated after a lost reply: what it claimed is told again.
-function M.repeated(raw)
-  local slot = slots.parse(raw)
-  local reply = { 'OK', slot.v, { 1, {}, {} } }
-  for _, claim in ipairs(slot.c) do
-    if claim.request == slot.n then
-      local name = string.format('%s@%.0f', claim.name, claim.token)
-      if claim.kind == 0 then
-        local known, task = pcall(M.task, claim.id, claim.idx) -- deleted since: its claim is looked into at its end
-        if known then reply[#reply + 1] = shown_step(M.run(claim.id), task, name) end
-      else
-        local found = call('HMGET', P .. 'run:' .. claim.id, 'w', 's', 'x')
-        local state = claim.kind == 1 and found[2] or tostring((M.read_state(found[2]).a or 0) + 1)
-        reply[#reply + 1] = { name, found[1], state, found[3] }
-      end
-    end
-  end
-  return reply
 end

@@ -1,3 +1,4 @@
+--@ then: closing
 -- settling: the slow half of finishing: outcomes of steps, failures, whatever has to be looked up.
 M.write_ended = slots.write_ended
 
@@ -65,19 +66,4 @@ function M.settle_all(held, told, unlocked)
   local claims = {}
   for n, claim in ipairs(slot.c) do claims[n] = slots.claim_text(claim) end
   return table.concat(claims)
-end
-
--- What has become ready is in its queue before anything is claimed; the rest is written at the end. One call settles
--- as many records as one slice has, however often it draws.
-local left
-function M.draw()
-  M.settle(left or REQ.slice)
-  left = M.budget()
-  M.place_all()
-end
-
-function M.close(reply)
-  M.settle(left or REQ.slice)
-  M.flush()
-  reply[3] = { (M.left or M.fans) and 1 or 0, M.fans or {}, M.events }
 end

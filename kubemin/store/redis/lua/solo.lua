@@ -1,3 +1,4 @@
+--@ then: extras
 -- solo: single tasks. One hash is run and task: w work (JSON), x what it has beside it (JSON), o output, s its state, packed:
 -- as a task's record, and S submitted (where it is not Q), R round (where above 1), u queue (where not default), v version.
 -- Queued is what stands in `pending`; running what was claimed and has not ended: a claim writes no record.
@@ -67,25 +68,4 @@ function M.queue_solo(task)
   task.s, task.Q = QUEUED, NOW
   M.push(task.u or 'default', task.v, task)
   M.save_solo(task)
-end
-
-function M.solo_stopped(task)
-  return band(task.f or 0, STOPPING) ~= 0 and task.c or nil
-end
-
--- What a single task has beside its work; one that cannot be read has nothing.
-function M.extra(task)
-  local known, extra = pcall(cjson.decode, task.x or '{}')
-  return known and type(extra) == 'table' and extra or {}
-end
-
-function M.solo_retry(task)
-  local given = M.extra(task).retry
-  if type(given) ~= 'table' or type(given.limit) ~= 'number' then return nil end
-  local causes = {}
-  for _, state in ipairs(type(given.causes) == 'table' and given.causes or { 'failed', 'timeout' }) do causes[state] = true end
-  return {
-    limit = given.limit, delay = given.delay or 5, factor = given.factor or 2, max_delay = given.max_delay or 300,
-    causes = causes,
-  }
 end

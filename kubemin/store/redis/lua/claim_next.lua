@@ -1,0 +1,57 @@
+-- claim_next: the second half of finish_and_claim.lua: entries are popped and claimed, then the slot's record is written.
+local reply = { 'OK', '', false }
+local function take(entry, pending)
+  local id, idx, seq = match(entry, '^(%w+)%.(%d+)@(%d+)$')
+  if not id then return end
+  local name = id .. '.' .. idx
+  local found = idx == '0' and redis.pcall('HMGET', P .. 'run:' .. id, 'w', 's', 'x')
+  local state = found and found[2]
+  if not state or string.byte(state) ~= 113 or not find(state, ' 1 ', 1, true) then -- "q": queued in its first life
+    local last_one, back
+    held, last_one, back = E().take(entry, pending, found, held, reply)
+    if last_one then limit = #reply - 3 end
+    return back
+  end
+  local lock = 'lock:{workflow:queue}:' .. name
+  if not call('SET', lock, ARGV[6] .. seq, 'NX', 'PX', ARGV[7]) then
+    if call('ZSCORE', pending, name) then E().guarded(id, M.postpone, id, 0, pending) end
+    return
+  end
+  if call('ZREM', pending, name) == 0 then
+    call('DEL', lock)
+    return
+  end
+  held = held .. entry .. ' 1 ' .. now .. ' ' .. number .. ' - -;'
+  reply[#reply + 1] = { entry, found[1], state, found[3] }
+end
+
+if limit > 0 and ARGV[9] ~= '' then take(ARGV[9], KEYS[2 * ARGV[10] + 1]) end
+for at = 2, #KEYS, 2 do
+  while #reply - 3 < limit do
+    local wanted = limit - #reply + 3
+    local entries = wanted == 1 and call('LPOP', KEYS[at]) or wanted > 1 and call('LPOP', KEYS[at], wanted)
+    if not entries then break end
+    if wanted == 1 then
+      if take(entries, KEYS[at + 1]) then call('LPUSH', KEYS[at], entries) end
+    else
+      for n, entry in ipairs(entries) do
+        if #reply - 3 >= limit or take(entry, KEYS[at + 1]) then
+          for left = #entries, n, -1 do call('LPUSH', KEYS[at], entries[left]) end
+          break
+        end
+      end
+    end
+    if M then M.draw() end
+  end
+end
+if M then M.close(reply) end
+verdicts = table.concat(told)
+if #ended > 1216 then
+  local entries = {}
+  for entry in string.gmatch(ended, '([^,]+),') do entries[#entries + 1] = entry end
+  for at = 1, #entries, 500 do call('RPUSH', P .. 'ended', unpack(entries, at, math.min(at + 499, #entries))) end
+  ended = ''
+end
+call('SET', slot_key, (number == '' and last or number .. '|' .. verdicts) .. '|' .. ended .. '|' .. held)
+reply[2] = verdicts
+return reply

@@ -1,0 +1,58 @@
+-- writing: what one call changed is written; goes on from flush.lua.
+local function write_tasks()
+  local by_run = {}
+  for _, task in ipairs(M.dirty) do
+    local id, idx = task.run, task.idx
+    local fields = by_run[id]
+    if not fields then
+      fields = {}
+      by_run[id] = fields
+    end
+    task.run, task.idx, task.zz = nil, nil, nil
+    fields[#fields + 1] = idx
+    fields[#fields + 1] = pack(task)
+    task.run, task.idx = id, idx
+  end
+  M.dirty = {}
+  for id, fields in pairs(by_run) do
+    for at = 1, #fields, 400 do
+      call('HSET', P .. 'tasks:' .. id, unpack(fields, at, min(at + 399, #fields)))
+    end
+  end
+end
+
+local function write_runs()
+  for _, run in ipairs(M.dirtied) do
+    local id = run.id
+    run.id, run.zz = nil, nil
+    call('HSET', P .. 'run:' .. id, 'r', pack(run))
+    run.id = id
+  end
+  M.dirtied = {}
+end
+
+local function write_ripples()
+  local left = M.ripples
+  M.ripples = {}
+  if #left == 0 then return end
+  local score = call('INCRBY', P .. 'turn', #left) - #left
+  for n, ripple in ipairs(left) do call('ZADD', P .. 'ripples' .. M.mark(ripple[1]), score + n, ripple[2]) end
+  M.left = true
+end
+
+function M.flush()
+  M.place_all()
+  M.write_solos()
+  write_tasks()
+  write_runs()
+  for queue, delta in pairs(M.parked or {}) do call('HINCRBY', P .. 'backlog', queue, delta) end
+  M.parked = false
+  write_ripples()
+end
+
+-- What every operation of the engine answers: its result, whether work is left, fan-outs that wait for their items, events.
+function M.reply(result)
+  M.flush()
+  local left = (M.left or M.fans) and 1 or 0
+  return { result, left, M.fans or {}, M.events }
+end
