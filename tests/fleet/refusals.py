@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from support import wait_until
 from support.redis_server import Link, Server
 
+# It answers after each 2 MB that it has loaded; microseconds for each key.
+LOADED_KEYS, LOADED_BYTES, LOAD_DELAY = 600, 40_000, 5000
 Way = Callable[[Server], AbstractContextManager[Link]]
 
 
@@ -141,7 +143,35 @@ def alone(server: Server) -> str:
     return f"redis+cluster://{server.tcp_address}"
 
 
+def fill(server: Server) -> None:
+    """Data that it takes its time to load at its next start."""
+    script = "for n = 1, ARGV[1] do redis.call('SET', 'filling:' .. n, string.rep('x', ARGV[2])) end"
+    with server.link() as link:
+        _set(link, "rdbcompression", "no")
+        link.command("EVAL", script, 0, LOADED_KEYS, LOADED_BYTES)
+        link.command("BGREWRITEAOF")
+        wait_until(lambda: b"aof_rewrite_in_progress:0" in link.command("INFO", "persistence"), 10)
+    with (server.folder / "redis.conf").open("a") as file:
+        file.write(f"key-load-delay {LOAD_DELAY}\n")
+
+
+@contextmanager
+def loading(server: Server) -> Iterator[Link]:
+    server.kill()
+    server.start(wait=False)
+    wait_until(lambda: _answers(server, b"-LOADING"), 10)
+    with server.link() as link:
+        yield link
+        wait_until(lambda: _answers(server, b"+PONG"), 20)
+
+
+def _answers(server: Server, sign: bytes) -> bool:
+    with suppress(OSError):
+        return server.command("PING").startswith(sign)
+    return False
+
+
 WAYS: dict[str, Way] = {
     "misconf": misconf, "readonly": readonly, "oom": oom, "maxclients": maxclients, "noauth": noauth, "noperm": noperm,
-    "noreplicas": noreplicas, "busy": busy, "clusterdown": clusterdown,
+    "noreplicas": noreplicas, "busy": busy, "clusterdown": clusterdown, "loading": loading,
 }  # fmt: skip

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nodes import a_fleet, printed, running
-from refusals import WAYS, alone, errors
+from refusals import WAYS, alone, errors, fill
 from support.processes import descendants
 from support.redis_server import Link
 
 SECONDS = 1.5  # the refusal lasts
+OPTIONS: dict[str, dict[str, Any]] = {
+    "clusterdown": {"cluster_enabled": "yes"}, "noreplicas": {"kind": "valkey"}, "loading": {"appendonly": "yes"},
+}  # fmt: skip
 WORDS = {"maxclients": "no room for more clients"}
 RATE = 40.0  # refusals and connects a second of all processes of a node, at most: they back off to one in 2 s
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_refusing_server_is_waited_for(way: str, tmp_path: Path) -> None:
-    options = {"clusterdown": {"cluster_enabled": "yes"}, "noreplicas": {"kind": "valkey"}}.get(way, {})
+    options = OPTIONS.get(way, {})
     with a_fleet(tmp_path, **options) as fleet:
         server = fleet.server
         address = alone(server) if way == "clusterdown" else server.address
+        if way == "loading":
+            fill(server)
         log = tmp_path / "effects"
         daemon = fleet.node(redisAddr=address)
         before = set(descendants(daemon.pid))
