@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import of_batches
+import of_fleet
 import of_moves
 import of_processes
 import of_signing
@@ -26,7 +27,15 @@ from mutants import Mutant, plant
 
 PROJECT = Path(__file__).resolve().parents[2]
 CAGE = Path(__file__).with_name("caged.py")
-MUTANTS = (*of_store.ALL, *of_moves.ALL, *of_processes.ALL, *of_steps.ALL, *of_batches.ALL, *of_signing.ALL)
+MUTANTS = (
+    *of_store.ALL,
+    *of_fleet.ALL,
+    *of_moves.ALL,
+    *of_processes.ALL,
+    *of_steps.ALL,
+    *of_batches.ALL,
+    *of_signing.ALL,
+)
 TESTED = sorted({test.partition("::")[0] for mutant in MUTANTS for test in mutant.tests})
 COPIED = ("kubemin", "bin", "conf", "docs", "tests", "setup.cfg", "pyproject.toml", "README.md")
 TEST_SECONDS = 150.0  # for the tests of one defect; one that hangs is noticed, too, but the set names none

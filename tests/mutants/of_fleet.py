@@ -1,0 +1,50 @@
+"""Defects of a fleet's connection to Redis, and of what its nodes make of outages and moves."""
+
+from __future__ import annotations
+
+from mutants import Mutant
+
+CLIENT = "kubemin/store/redis/client.py"
+REFUSALS = "tests/fleet/test_refusals_fleet.py::"
+REPLIES = "tests/fleet/test_lost_replies.py::"
+TOPOLOGIES = "tests/fleet/test_redis_topologies.py::"
+MOVES = "tests/fleet/test_moves_fleet.py::"
+PROMISES = "tests/fleet/test_promises_fleet.py::"
+
+ALL = (
+    Mutant(
+        "who is refused asks again at once",
+        CLIENT,
+        "            self._calls.failed()",
+        "            pass",
+        (f"{REFUSALS}test_a_refusing_server_is_waited_for[readonly]",),
+    ),
+    Mutant(
+        "scripts begin while the slot leaves key by key",
+        CLIENT,
+        'return guarded(loaded) if self.address.kind == "cluster" else loaded',
+        "return loaded",
+        (f"{TOPOLOGIES}test_scripts_change_nothing_while_the_slot_leaves_key_by_key[redis]",),
+    ),
+    Mutant(
+        "claims are dropped when something after their reply fails",
+        "kubemin/store/redis/claims.py",
+        "        life.taken += claims\n        life.unanswered = None\n",
+        "        life.taken = []\n        life.unanswered = None\n",
+        (f"{REPLIES}test_what_follows_a_reply_may_fail",),
+    ),
+    Mutant(
+        "a fenced step is told as cancelled",
+        "kubemin/worker/execute.py",
+        "            ended.state = None  # fenced",
+        "            pass  # fenced",
+        (f"{MOVES}test_a_replica_that_had_not_heard_of_all_is_promoted_by_sentinel[sentinel-redis]",),
+    ),
+    Mutant(
+        "a Python step has the grace of a command",
+        "kubemin/coordinator/broker.py",
+        "self.kill_after = KILL_AFTER_PYTHON if within else KILL_AFTER_COMMAND",
+        "self.kill_after = KILL_AFTER_COMMAND",
+        (f"{PROMISES}test_a_python_step_that_ignores_its_cancel_is_killed",),
+    ),
+)
