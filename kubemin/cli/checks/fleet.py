@@ -36,7 +36,7 @@ def redis(settings: Settings) -> Iterator[Finding]:
     if not in_fleet(settings):
         return
     try:
-        store = open_store(settings, name="kubemin-doctor")
+        store = open_store(settings, name="kubemin-doctor", reads=True)
     except Invalid as exc:
         yield from (wrong("redis", str(problem)) for problem in exc.problems)
         return
@@ -186,7 +186,7 @@ def election(settings: Settings) -> Iterator[Finding]:
 
 
 def _agreement(settings: Settings, place: str) -> Iterator[Finding]:
-    store = open_store(settings, name="kubemin-doctor")
+    store = open_store(settings, name="kubemin-doctor", reads=True)
     try:
         known = store.client.execute("GET", keys.LEADER_BACKEND)
     except StoreUnavailable:

@@ -61,7 +61,7 @@ class Floor:
     def __call__(self) -> int:
         store, self._store = self._store, None
         try:
-            store = store or open_store(self._settings, name="kubemin-epoch")
+            store = store or open_store(self._settings, name="kubemin-epoch", reads=True)
             epoch = store.newest_epoch()
         except KubeminError as exc:
             if store is not None:

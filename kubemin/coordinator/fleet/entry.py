@@ -58,7 +58,7 @@ def watch_for_redis(settings: Settings) -> int:
 
 
 def _look(settings: Settings, found: int) -> None:
-    store = open_store(settings, name="kubemin-watch")
+    store = open_store(settings, name="kubemin-watch", reads=True)
     told = ""
     while (failure := _try(store)) is not None:
         if failure.code == OTHER_FLEET and str(failure) != told:

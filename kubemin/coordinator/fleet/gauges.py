@@ -36,7 +36,7 @@ class Gauges:
         if self._outages.reason:
             raise StoreUnavailable(self._outages.reason)
         if self._store is None:
-            self._store = open_store(self._settings, name="kubemin-metrics")
+            self._store = open_store(self._settings, name="kubemin-metrics", reads=True)
             self._store.client.timeout = SCRAPE_SECONDS
         return self._store
 
