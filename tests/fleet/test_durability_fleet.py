@@ -81,7 +81,8 @@ def test_cut_off_in_the_wait_the_request_is_repeated_and_counts_once(pair: tuple
     thread.start()
     try:
         wait_until(lambda: b"cmd=wait " in fleet.server.command("CLIENT", "LIST"), 5, what="a client in WAIT")
-        fleet.server.command("DEL", keys.QUEUES)  # as if the other server knew nothing: the repeat writes it again
+        run = fleet.server.command("ZRANGE", keys.RUNS, 0, 0).split(b"\r\n")[2].decode()
+        fleet.server.command("DEL", keys.run(run), keys.RUNS)  # as if the other server had not got it
         fleet.server.command("CLIENT", "KILL", "TYPE", "normal")
     finally:
         replica.resume()

@@ -19,6 +19,7 @@ import of_batches
 import of_fleet
 import of_moves
 import of_processes
+import of_records
 import of_signing
 import of_steps
 import of_store
@@ -32,6 +33,7 @@ MUTANTS = (
     *of_fleet.ALL,
     *of_moves.ALL,
     *of_processes.ALL,
+    *of_records.ALL,
     *of_steps.ALL,
     *of_batches.ALL,
     *of_signing.ALL,
