@@ -13,3 +13,6 @@ def preload() -> None:
     import redis.connection  # noqa: F401
 
     import kubemin.store.redis.store  # noqa: F401
+    from kubemin.store.redis.scripts import script
+
+    script("finish_and_claim")  # the one that workers live by
