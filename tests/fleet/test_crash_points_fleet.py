@@ -6,6 +6,7 @@ Which points: a popped entry, a claim, a step that runs, its end, its report (wo
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -17,11 +18,12 @@ from leftovers import left_behind
 from nodes import Fleet, coordinator_pid, running
 from support import Daemon, wait_until
 
+from kubemin.client import AT_ONCE
 from kubemin.store.redis import keys
 
 pytestmark = pytest.mark.everywhere
 LOCK = {"ttl": "60s", "renew": "5s"}  # what comes back earlier does not come back by a lapsed lock
-MANY = 2500  # in three parts, sealed by a fourth request
+MANY = 2500  # in parts, which one more request seals
 DEMO = "name: demo\nsteps:\n  - name: a\n    python: fleetfunctions:token\n"
 
 
@@ -67,7 +69,8 @@ def submitting(daemon: Daemon, text: str, nth: int) -> int:
 def test_a_client_killed_in_a_submission_of_many_parts(fleet: Fleet) -> None:
     daemon = fleet.node(maxWorkers=1)
     text = f"client.enqueue_many('fleetfunctions:nap', [((0,), {{}})] * {MANY})"
-    assert [submitting(daemon, text, nth) for nth in (1, 2, 3)] == [-signal.SIGKILL] * 3
+    parts = math.ceil(MANY / AT_ONCE)
+    assert [submitting(daemon, text, nth) for nth in (1, parts - 1, parts)] == [-signal.SIGKILL] * 3
     store = fleet.store()
 
     def accepted() -> int:
@@ -78,9 +81,9 @@ def test_a_client_killed_in_a_submission_of_many_parts(fleet: Fleet) -> None:
         return all(name.startswith(keys.inbox("")) for name in left_behind(fleet.server))
 
     assert accepted() == 0
-    assert submitting(daemon, text, 4) == -signal.SIGKILL
+    assert submitting(daemon, text, parts + 1) == -signal.SIGKILL
     wait_until(lambda: accepted() == MANY and ended(), 30)
-    assert submitting(daemon, text, 5) == 0
+    assert submitting(daemon, text, parts + 2) == 0
     wait_until(lambda: accepted() == 2 * MANY and ended(), 30)
 
 
