@@ -162,7 +162,9 @@ def test_killed_in_the_middle_of_the_move_each_run_arrives_once(
     assert how == "daemon" or "coordinator died" in daemon.log
     wait_until(lambda: daemon.ctl("status", "-o", "json").json["mode"] == "distributed", 10)
     assert fleet.server.command("EXISTS", keys.ARRIVED, keys.COMING) == b":0\r\n"
-    assert {run.key for run in daemon.client.runs(workflow="steps", limit=2 * RUNS)} == {f"run-{n}" for n in range(RUNS)}
+    assert {run.key for run in daemon.client.runs(workflow="steps", limit=2 * RUNS)} == {
+        f"run-{n}" for n in range(RUNS)
+    }
 
 
 def test_a_run_is_found_and_can_be_cancelled_while_its_task_runs_here(fleet: Fleet, tmp_path: Path) -> None:
