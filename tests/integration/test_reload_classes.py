@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support import Daemon, wait_until
+from support.watching import slots
 
 from kubemin.config.reload import read_result
 from kubemin.config.table import KEYS, TABLE, Applies
@@ -89,6 +90,7 @@ def reload(daemon: Daemon, base: dict[str, Any], name: str, value: Any) -> None:
     done = daemon.ctl("reload", "-o", "json")
     assert done.code == 0, done
     assert [(item["key"], item["applies"]) for item in done.json["changes"]] == [(name, KEYS[name].applies.value)]
+    wait_until(lambda: len({record.generation for record in slots(daemon)}) == 1, 20, what="all workers replaced")
 
 
 def step(daemon: Daemon, line: str, **more: Any) -> str:
