@@ -36,7 +36,9 @@ class Locks:
         self._idle = Every(renew, jitter=0.1)
         self._look = Every(min(LOOK_SECONDS, renew))
         self._states = Every(STATE_SECONDS)
-        self._silent_look = Every(max(ttl / 4, 0.5))
+        self._silent_seconds = max(ttl / 4, 0.5)
+        self._silent_look = Every(self._silent_seconds)
+        self._silent_looked = 0.0
         self._stopped: dict[Owner, float] = {}  # since when
         self._silent: dict[tuple[Owner, int], float] = {}  # claims of ended steps, since when
         self._suspect: set[Held] = set()  # fenced at the last renewal; a finish may have been on its way
@@ -122,6 +124,9 @@ class Locks:
         now = clock.monotonic()
         runs = {owner: token for owner, _, _, token in self._held()}
         ended = {(owner, token) for owner, _, _, token in self._store.running() if runs.get(owner) != token}
+        if now - self._silent_looked > 2 * self._silent_seconds:
+            self._silent.clear()  # Redis did not answer meanwhile: whoever could not report is not late
+        self._silent_looked = now
         self._silent = {one: self._silent.get(one, now) for one in ended}
         for (owner, token), since in self._silent.items():
             link = self._pool.link(owner)
