@@ -216,7 +216,11 @@ class Run:
         return found
 
     def take_over(self, states: dict[str, tuple[TaskState, Cause | None]]) -> None:
-        """Of nodes that were decided, how."""
+        """Of nodes that were decided, how. A fan-out that has begun has all its items, made or not."""
+        for node, task in zip(self.graph.nodes, self.nodes, strict=True):
+            if node.kind is Kind.FANOUT and states.get(node.step, (None,))[0] is TaskState.RUNNING:
+                for item in range(len(node.items or ())):
+                    task.items.setdefault(item, Task(state=TaskState.QUEUED))
         for _, step, task in self.tasks():
             if step in states and not task.holder and not task.backoff:
                 task.state, task.cause = states[step]
