@@ -228,6 +228,8 @@ def _tag_error(tag: str) -> DocumentError:
 
 def _syntax_error(exc: yaml.MarkedYAMLError) -> DocumentError:
     mark = exc.problem_mark or exc.context_mark
+    if "nesting depth" in (exc.problem or ""):  # libyaml's own limit, met while it looks ahead
+        return too_deep(mark.line + 1 if mark else None)
     context = (
         f" ({exc.context}" + (f" of line {exc.context_mark.line + 1})" if exc.context_mark else ")")
         if exc.context
