@@ -49,12 +49,6 @@ _VERDICTS = {
 _IN_FULL = 82  # R
 
 
-class Retired(StoreUnavailable):
-    """This life of a worker was declared dead: it claims and finishes nothing any more, and should end."""
-
-    code = "retired"
-
-
 class _Fresh:
     """A claimed single task in its first life: what its final record needs."""
 
