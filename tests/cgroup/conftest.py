@@ -5,12 +5,7 @@ Elsewhere they are skipped, with the reason. The test process takes the supervis
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "integration"))
 
 from kubemin.steps.containment import find_delegated, prepare_delegation
 from kubemin.steps.containment.delegation import Delegation

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import random
 import signal
-import sys
 import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "fleet"))
-sys.path.insert(0, str(Path(__file__).parent))
 from leftovers import descriptors, left_behind
 from mixture import FUNCTIONS, WORKFLOW, Load, check_tasks, ran, send_signal
 from nodes import Fleet, a_fleet

@@ -11,14 +11,11 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from mixture import FUNCTIONS, WORKFLOW, Load, check_tasks, ran, send_signal
 from support import Daemon

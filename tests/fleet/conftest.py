@@ -1,16 +1,16 @@
-"""Fixtures of the fleet's tests: a server and a fleet for each test."""
+"""Fixtures of the fleet's tests: a fleet for each test, and a server a module for tests of the store alone."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from nodes import Fleet, a_fleet
 from support.places import PLACES, USUAL
+from support.redis_server import Server, running
+
+from kubemin.store.redis.node import NodeStore
 
 
 @pytest.fixture
@@ -32,3 +32,18 @@ def fleet(place: str, tmp_path: Path) -> Iterator[Fleet]:
         yield made
         for node in made.nodes:
             print(f"--- {node.config.parent.name}\n{node.log[-60000:]}")
+
+
+@pytest.fixture(scope="module", params=["redis", "valkey"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with running(request.param) as started:
+        yield started
+
+
+@pytest.fixture
+def store(server: Server) -> Iterator[NodeStore]:
+    """Of one node of a fleet, on a server that holds nothing."""
+    made = NodeStore(server.address, instance="test", node="node-a")
+    made.client.execute("FLUSHALL")
+    yield made
+    made.close()

@@ -5,15 +5,10 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
-
 from driving import accept, outcome, single, take
 from support.redis_server import Server, running
 

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
-
 from driving import ALICE, accept, outcome, single, start
 from graphs import node, workflow
 from support.faultproxy import FaultProxy

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
-
 from driving import ALICE, accept, finish, outcome, single, take
 from support.redis_server import Server, running
 

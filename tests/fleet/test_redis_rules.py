@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
-
 from driving import ALICE, BOB, accept, ended, finish, outcome, shape, single, start, take
 from graphs import define, node, workflow
-from support.redis_server import Server, running
+from support.redis_server import Server
 
 from kubemin import clock
 from kubemin.errors import Refused, StoreUnavailable
@@ -31,20 +24,6 @@ from kubemin.store.redis.node import NodeStore
 
 ONE = workflow("one", node("a"))
 WIDE = int(os.environ.get("KUBEMIN_TEST_WIDE", "10000"))
-
-
-@pytest.fixture(scope="module", params=["redis", "valkey"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with running(request.param) as started:
-        yield started
-
-
-@pytest.fixture
-def store(server: Server) -> Iterator[NodeStore]:
-    made = NodeStore(server.address, instance="test", node="node-a")
-    made.client.execute("FLUSHALL")
-    yield made
-    made.close()
 
 
 def another(server: Server, **options: Any) -> NodeStore:

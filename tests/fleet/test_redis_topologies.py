@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
-
 from driving import ALICE, accept, complete_all, ended, finish, outcome, single, start, take
 from graphs import join, node, workflow
 from support.redis_server import Cluster, Sentinels, Server, TlsProxy, running

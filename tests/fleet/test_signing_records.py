@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
-
 from driving import ALICE, accept, of, outcome, single, start
 from graphs import node, workflow
 from support.redis_server import Server, running

@@ -5,22 +5,17 @@ The attacker is a raw connection, as `redis-cli` is. Below the daemons' tests ar
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from driving import ALICE, BOB, accept, ended, finish, outcome, single, start, take
+from graphs import node, workflow
 from nodes import Fleet
 from nodes import running as running_on
 from support import wait_until
-from support.redis_server import Server, running
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
-
-from driving import ALICE, BOB, accept, ended, finish, outcome, single, start, take
-from graphs import node, workflow
 
 from kubemin.errors import KubeminError
 from kubemin.model.graph import Concurrency, Retry
@@ -106,20 +101,6 @@ def test_a_spoilt_single_task_is_quarantined_and_the_worker_lives(fleet: Fleet) 
 
 
 # --- the store alone ---
-
-
-@pytest.fixture(scope="module", params=["redis", "valkey"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with running(request.param) as started:
-        yield started
-
-
-@pytest.fixture
-def store(server: Server) -> Iterator[NodeStore]:
-    made = NodeStore(server.address, instance="test", node="node-a")
-    made.client.execute("FLUSHALL")
-    yield made
-    made.close()
 
 
 def go_on(store: NodeStore) -> None:

@@ -8,19 +8,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
+from driving import BOB, accept, ended, finish, outcome, single, start, take
+from graphs import node, workflow
 from nodes import Fleet
 from support import Daemon, wait_until
 from support.programs import PROJECT
-from support.redis_server import Server, running
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
-
-from driving import BOB, accept, ended, finish, outcome, single, start, take
-from graphs import node, workflow
+from support.redis_server import Server
 
 from kubemin.errors import Refused
 from kubemin.model.graph import Concurrency, Retry
@@ -103,12 +99,6 @@ def status(daemon: Daemon, run: str) -> str:
 
 
 # --- what each of the two does with the other's records, without daemons ---
-
-
-@pytest.fixture(scope="module", params=["redis", "valkey"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with running(request.param) as started:
-        yield started
 
 
 @pytest.fixture

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from engines import Clock, Engine
 from support.places import Place, open_place

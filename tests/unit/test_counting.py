@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import pytest
+from support.costs import fastest
 
 from kubemin.coordinator.events import HOUR, STEP, History
 from kubemin.model import ids
@@ -122,14 +120,3 @@ def test_a_single_task_costs_a_worker_next_to_nothing(metered: bool) -> None:
     cost = fastest(lambda: tally.note(told), 20_000)
     print(f"counting a single task, metrics {'on' if metered else 'off'}: {cost * 1e6:.2f} µs")
     assert cost < 2e-6  # promised: 1 µs on a machine of its own
-
-
-def fastest(call: Callable[[], object], times: int) -> float:
-    """CPU seconds a call, the best of five rounds."""
-    rounds = []
-    for _ in range(5):
-        begin = time.process_time()
-        for _ in range(times):
-            call()
-        rounds.append((time.process_time() - begin) / times)
-    return min(rounds)
