@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from nodes import Fleet, a_fleet
 from support import wait_until
-from support.redis_server import Sentinels, Server, running
+from support.redis_server import Server, running
 
 from kubemin.errors import NotDurable, Refused
 from kubemin.store.redis import keys
@@ -21,8 +21,8 @@ ONE = "name: one\nsteps: [{name: a, run: [echo, hi]}]\n"
 @contextmanager
 def replica_of(master: Server) -> Iterator[Server]:
     with running(master.kind, replicaof=f"127.0.0.1 {master.port}") as replica:
-        Sentinels._wait(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
-        Sentinels._wait(lambda: b"state=online" in master.command("INFO", "replication"))
+        wait_until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
+        wait_until(lambda: b"state=online" in master.command("INFO", "replication"))
         yield replica
 
 

@@ -16,7 +16,8 @@ from nodes import Fleet, a_fleet, anywhere, coordinator_pid, printed
 from refusals import errors
 from support import wait_until
 from support.processes import descendants
-from support.redis_server import Cluster, Sentinels, Server
+from support.redis_server import Server
+from support.topologies import Cluster, Sentinels
 
 from kubemin.client import Run
 from kubemin.errors import KubeminError, NotFound

@@ -9,7 +9,9 @@ from contextlib import ExitStack
 import pytest
 from driving import ALICE, accept, complete_all, ended, finish, outcome, single, start, take
 from graphs import join, node, workflow
-from support.redis_server import Cluster, Sentinels, Server, TlsProxy, running
+from support.redis_server import Server, running
+from support.tls import TlsProxy
+from support.topologies import Cluster, Sentinels
 
 from kubemin.errors import StoreUnavailable
 from kubemin.store.base import Verdict

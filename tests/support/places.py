@@ -10,7 +10,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from kubemin.store.redis import keys
-from support.redis_server import Cluster, Sentinels, Server, TlsProxy
+from support.redis_server import Server
+from support.tls import TlsProxy
+from support.topologies import Cluster, Sentinels
 
 USER, PASSWORD = "kubemin", "s3cret"
 RIGHTS = ("~workflow:*", "~lock:*", "~kubemin:*", "&*", "+@all", "-@dangerous", "+keys", "+info", "+client")
