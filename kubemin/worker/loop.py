@@ -31,6 +31,7 @@ IDLE_SECONDS: Final = 30.0  # an idle worker wakes up so often, to show that it 
 CHECK_SECONDS: Final = 0.05  # between two looks at what tasks leave
 LAST_LOOK_SECONDS: Final = 0.02  # without a task: then there is time for it
 LONG_MICROS: Final = 10_000  # after a task that took longer, the look is due at once
+KINDS: Final = 1000  # of tasks, remembered
 LAST_WORDS_SECONDS: Final = 2.0  # for a report, after INT, to a coordinator that does not read
 
 _salvage = msgspec.json.Decoder(list[Any]).decode
@@ -65,7 +66,8 @@ class Worker:
         self._rested_at = -1  # tasks done when it last became idle
         self._looked_at = 0  # and when it last looked at what they left
         self._checked = clock.monotonic()
-        self._last = ""  # what it ran: the first of its kind may leave what others must not find
+        self._last = ""  # kind of task that it ran
+        self._kinds: set[str] = set()  # that it has run
         self._replace_for = ""  # why this worker returns, when it wants to be replaced
         self._hygiene = Hygiene()
 
@@ -149,8 +151,19 @@ class Worker:
         due = clock.monotonic() - self._checked >= CHECK_SECONDS
         label, before = label_of(claim), self._last
         self._last = label
-        if due or label != before or outcome.finished - outcome.started > LONG_MICROS:
+        if due or outcome.finished - outcome.started > LONG_MICROS or self._is_first(label):
             self._check(claim.task)
+        elif label != before and (left := self._hygiene.glance()):
+            self._soiled(claim.task, left)
+
+    def _is_first(self, label: str) -> bool:
+        """The first of its kind in this worker may leave what others must not find."""
+        if label in self._kinds:
+            return False
+        if len(self._kinds) >= KINDS:
+            self._kinds.clear()
+        self._kinds.add(label)
+        return True
 
     def _check(self, task: str) -> None:
         """What tasks left, memory, and cancels that nobody waits for."""

@@ -32,6 +32,10 @@ def deep():
     value = []
     for _ in range(100_000): value = [value]
     return value
+def hold(megabytes): return len(bytearray(megabytes << 20))
+def spend(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end: pass
 def fail(): raise ValueError("no such\\nplace")
 def fail_oddly():
     class Odd(Exception):
@@ -145,6 +149,14 @@ def test_arguments_and_result(worker: WorkerProcess) -> None:
     assert outcome.started <= outcome.finished
     assert outcome.usage is not None and outcome.usage.memory > 1_000_000
     assert worker.run("give", "none").output is None
+
+
+def test_the_memory_of_a_step_is_not_that_of_the_one_before(worker: WorkerProcess) -> None:
+    large, small = worker.run("hold", 60).usage, worker.run("hold", 0).usage
+    assert large is not None and small is not None
+    assert large.memory - small.memory > 50_000_000
+    spent = worker.run("spend", 0.05).usage
+    assert spent is not None and 0.05 <= spent.cpu < 0.5
 
 
 @pytest.mark.parametrize(("what", "value"), [("tuple", [1, [2, 3]]), ("huge", 2**80), ("text", "grüß"), ("float", 1.5)])
@@ -424,14 +436,19 @@ def test_a_worker_that_was_left_unclean_is_replaced(worker: WorkerProcess, what:
         assert not os.path.exists(f"/proc/{bytes(outcome.output or b'').decode()}")
 
 
-def test_the_next_step_does_not_find_what_a_short_one_left(worker: WorkerProcess) -> None:
-    """All three wait in the channel when the first begins, so that no pause between them hides anything."""
+@pytest.mark.parametrize("what", ["descriptor", "environment", "known: environment", "known: directory"])
+def test_the_next_step_does_not_find_what_a_short_one_left(worker: WorkerProcess, what: str) -> None:
+    """All of them wait in the channel when the first begins, so that no pause between them hides anything. `known`:
+    the step that leaves something has run before and left nothing."""
+    before = ("a", "b", "c", "a") if what.startswith("known") else ()
     os.kill(worker.pid, signal.SIGSTOP)
-    for step, function, argument in (("a", "add", 1), ("b", "soil", "environment"), ("c", "environ", "LEFT")):
+    for step in (*before, "a"):
+        worker.give({"python": "work:add", "args": [1]}, step=step)
+    for step, function, argument in (("b", "soil", what.rpartition(" ")[2]), ("c", "environ", "LEFT")):
         worker.give({"python": f"work:{function}", "args": [argument]}, step=step)
     os.kill(worker.pid, signal.SIGCONT)
     assert worker.wait() == 0
-    assert [worker.outcome().token, worker.outcome().token] == [1, 2]
+    assert [worker.outcome().token for _ in range(len(before) + 2)] == list(range(1, len(before) + 3))
     assert worker.tasks_reader.try_recv() is not None
 
 

@@ -156,8 +156,15 @@ LOOKING_AFTER = (
     Mutant(
         "what a short step left is looked for when there is time",
         "kubemin/worker/loop.py",
-        "if due or label != before or",
-        "if due or",
+        " or self._is_first(label):",
+        ":",
+        ("tests/integration/test_python_step.py::test_the_next_step_does_not_find_what_a_short_one_left",),
+    ),
+    Mutant(
+        "a step finds what a short one of another kind left, when that left nothing before",
+        "kubemin/worker/loop.py",
+        "elif label != before and",
+        "elif not label and",
         ("tests/integration/test_python_step.py::test_the_next_step_does_not_find_what_a_short_one_left",),
     ),
     Mutant(
