@@ -157,8 +157,8 @@ def test_passwords_and_rights(server: Server) -> None:
 
 def test_a_loading_server_is_waited_for(server: Server) -> None:
     store = opened(server)
-    fill = "for n = 1, 20000 do redis.call('SET', ARGV[1] .. n, n) end"
-    for part in range(15):
+    fill = "for n = 1, 5000 do redis.call('SET', ARGV[1] .. n, n) end"
+    for part in range(60):
         store.client.execute("EVAL", fill, 0, f"filling:{part}:")
     server.kill()
     server.start(wait=False)

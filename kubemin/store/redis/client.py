@@ -1,13 +1,12 @@
 """One connection to the server that holds our keys, found again wherever it goes: single, Sentinel or Cluster.
 
-redis-py's `Connection` does the network, TLS, ACL and parsing; commands are packed by hiredis. Every wait has an end.
-A call that was sent and lost its reply is sent again, since every operation of the store knows a repeat. After a failed
-connect the next one waits; after any other failure, a refusal too, `retry_in` says for how long the caller should.
+Every wait has an end. A call that was sent and lost its reply is sent again, since every operation of the store knows a
+repeat. After a failed connect the next one waits; after any other failure, a refusal too, `retry_in` says for how long
+the caller should.
 """
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -18,20 +17,15 @@ from kubemin.errors import StoreUnavailable
 from kubemin.store.redis import identity
 from kubemin.store.redis.address import Address
 from kubemin.store.redis.backoff import Backoff
+from kubemin.store.redis.connection import Argument, Command, Connection, ReplyError, pack
 from kubemin.store.redis.errors import translate
 from kubemin.store.redis.keys import FLEET
 from kubemin.store.redis.scripts import Script, guarded, script
 
 TIMEOUT = 5.0  # seconds a reply may take
-CONNECT_TIMEOUT = 3.0
 DROPS = 5  # connections that may break under one call
 REDIRECTIONS = 5
 IN_FLIGHT = 3  # scripts sent before the reply to the first is read
-READ_SIZE = 65536
-
-Argument = bytes | str | int | float
-Command = Sequence[Argument]
-Driver = Any  # redis.connection.AbstractConnection, which is not typed
 
 
 class Client:
@@ -42,8 +36,8 @@ class Client:
         self.timeout = timeout
         self.name = name
         self.serial = 0  # of the connection in use: how many have been made
-        self._connection: Driver | None = None
-        self._where = address.shown
+        self._connection: Connection | None = None
+        self._where, self._host = address.shown, ""
         self._master: tuple[str, int] | None = None  # where the cluster said our slot is
         self._connects, self._calls = Backoff(), Backoff()
         self._failure: StoreUnavailable | None = None
@@ -72,7 +66,7 @@ class Client:
         loaded = self._loaded(what)
         command = (b"EVALSHA", loaded.sha, len(keys), *keys, *arguments)
         reply = self._exchange([command], timeout)[0]
-        if isinstance(reply, Exception) and _is_missing_script(reply):
+        if _is_missing_script(reply):
             reply = self._exchange([(b"EVAL", loaded.text, len(keys), *keys, *arguments)], timeout)[0]
         return self._checked(reply)
 
@@ -102,8 +96,8 @@ class Client:
         if not self._ahead:
             return
         try:
-            self._connected().send_packed_command([_packer()(tuple(command))], check_health=False)
-        except (OSError, _redis_error(), StoreUnavailable):
+            self._connected().send(pack([command]))
+        except (OSError, StoreUnavailable):
             self.disconnect()
             self._ahead = False
 
@@ -111,19 +105,16 @@ class Client:
         command = ahead[0]
         if self._ahead:
             try:
-                reply = self._connected().read_response(disable_decoding=True)
-            except _reply_errors() as error:
-                reply = error
-            except (OSError, _redis_error()):
-                reply = None
+                reply = self._connected().read()
+                self._ahead = not isinstance(reply, ReplyError)
+            except OSError:
                 self._ahead = False
-            if self._ahead and not isinstance(reply, Exception):
+            if self._ahead:
                 ahead.popleft()
                 return reply
             self.disconnect()  # replies to the others may be on their way: all are asked for again, one by one
-            self._ahead = False
         reply = self._exchange([command], None)[0]
-        if isinstance(reply, Exception) and _is_missing_script(reply):
+        if _is_missing_script(reply):
             self.execute("SCRIPT", "LOAD", loaded.text)
             reply = self._exchange([command], None)[0]
         ahead.popleft()
@@ -135,7 +126,7 @@ class Client:
         return [self._checked(reply) for reply in replies]
 
     def _checked(self, reply: Any) -> Any:
-        if isinstance(reply, Exception):
+        if isinstance(reply, ReplyError):
             raise self._translated(reply) from reply
         return reply
 
@@ -146,74 +137,67 @@ class Client:
         return failure
 
     def _exchange(self, commands: Sequence[Command], timeout: float | None, repeat: bool = True) -> list[Any]:
-        pack_command = _packer()
-        packed = [pack_command(tuple(command)) for command in commands]
+        packed = pack(commands)
         drops = redirections = 0
         while True:
             connection = self._connected()
             began = clock.monotonic() if self.observe is not None else 0.0
             try:
-                replies = self._talk(connection, packed, timeout)
-            except (OSError, _redis_error()) as error:
+                connection.send(packed)
+                if timeout is not None:
+                    connection.wait(timeout)
+                replies = [connection.read() for _ in commands]
+            except OSError as error:
                 self.disconnect()
                 drops += 1
-                if drops >= DROPS or not repeat or _timed_out(error):
+                if drops >= DROPS or not repeat or isinstance(error, TimeoutError):
                     raise self._translated(error) from error
                 continue
             if self.observe is not None:
                 self.observe(clock.monotonic() - began)
-            if not any(map(self._sent_away, replies)):
+            if not any(isinstance(reply, ReplyError) and self._sent_away(reply) for reply in replies):
                 return replies
             redirections += 1
             if redirections > REDIRECTIONS:
                 return replies
 
-    def _talk(self, connection: Driver, packed: list[bytes], timeout: float | None) -> list[Any]:
-        connection.send_packed_command(packed, check_health=False)
-        if timeout is not None and not connection.can_read(timeout):
-            raise TimeoutError("no reply in time")
-        replies = []
-        for _ in packed:
-            try:
-                replies.append(connection.read_response(disable_decoding=True))
-            except _reply_errors() as error:
-                replies.append(error)
-        return replies
-
-    def _sent_away(self, reply: Any) -> bool:
+    def _sent_away(self, error: ReplyError) -> bool:
         """Whether it says that another server holds our slot: nothing was done, and all of it is sent again there. One
         that became a replica is left behind, whoever is to be asked for its successor."""
-        kind = type(reply).__name__
-        if kind == "MovedError":
-            self._master = (reply.host, int(reply.port))
+        word, *rest = str(error).split(" ", 2)
+        if word == "MOVED":
+            self._master = self._moved_to(rest[-1])
             self.disconnect()
-        elif kind == "ReadOnlyError":
+        elif word == "READONLY":
             self._master = None
             self.disconnect()
-        return kind == "MovedError"
+        return word == "MOVED"
+
+    def _moved_to(self, place: str) -> tuple[str, int] | None:
+        """`host:port`; a server that does not know its own name leaves that out, and means itself."""
+        host, _, port = place.rpartition(":")
+        return (host or self._host, int(port)) if port.isdigit() else None
 
     # --- one call that is waited for outside -------------------------------------------------------------------------
 
     def begin(self, *command: Argument) -> int:
         """Send a command whose reply is waited for by poll(2) on the descriptor returned, then read by `end`."""
-        pack_command = _packer()
         connection = self._connected()
         try:
-            connection.send_packed_command([pack_command(tuple(command))], check_health=False)
-            return int(connection._sock.fileno())
-        except (OSError, _redis_error()) as error:
+            connection.send(pack([command]))
+        except OSError as error:
             raise self._broken(error) from error
+        return connection.fileno()
 
     def end(self) -> Any:
         """The reply to what was begun; it is there, or comes within the usual time."""
-        connection = self._connected()
         try:
-            return connection.read_response(disable_decoding=True)
-        except _reply_errors() as error:
-            self._sent_away(error)
-            raise self._translated(error) from error
-        except (OSError, _redis_error()) as error:
+            reply = self._connected().read()
+        except OSError as error:
             raise self._broken(error) from error
+        if isinstance(reply, ReplyError):
+            self._sent_away(reply)
+        return self._checked(reply)
 
     def _broken(self, error: BaseException) -> Exception:
         self.disconnect()
@@ -221,8 +205,7 @@ class Client:
 
     def fileno(self) -> int | None:
         """The descriptor of the connection, while there is one."""
-        connection = self._connection
-        return None if connection is None or connection._sock is None else int(connection._sock.fileno())
+        return None if self._connection is None else self._connection.fileno()
 
     # --- connecting --------------------------------------------------------------------------------------------------
 
@@ -230,14 +213,14 @@ class Client:
         """Make sure of a connection now: `serial` is its number then. Raises StoreUnavailable."""
         self._connected()
 
-    def _connected(self) -> Driver:
+    def _connected(self) -> Connection:
         if self._connection is not None:
             return self._connection
         if self._connects.left() and self._failure is not None:
             raise StoreUnavailable(str(self._failure), fatal=self._failure.fatal, code=self._failure.code)
         try:
             self._connection = self._connect()
-        except (OSError, _redis_error(), StoreUnavailable) as error:
+        except (OSError, ReplyError, StoreUnavailable) as error:
             raise self._failed(error) from error
         self.serial += 1
         self._connects.reset()
@@ -251,10 +234,10 @@ class Client:
         self._master = None
         return failure
 
-    def _connect(self) -> Driver:
+    def _connect(self) -> Connection:
         address = self.address
         if address.kind == "unix":
-            return self._open("", 0)
+            return self._greet(Connection.to_path(address.path, self.timeout))
         if address.kind == "single":
             return self._open(*address.hosts[0])
         places = self._sentinel_masters() if address.kind == "sentinel" else self._cluster_places()
@@ -262,7 +245,7 @@ class Client:
         for place in places:
             try:
                 return self._open(*place)
-            except (OSError, _redis_error()) as error:
+            except (OSError, ReplyError) as error:
                 failure = error
         raise failure
 
@@ -276,18 +259,10 @@ class Client:
         failure: BaseException = OSError("no sentinel answers")
         for host, port in self.address.hosts:
             try:
-                sentinel = self._open(host, port, sentinel=True)
-            except (OSError, _redis_error()) as error:
+                found = self._ask_sentinel(host, port)
+            except (OSError, ReplyError) as error:
                 failure = error
                 continue
-            try:
-                sentinel.send_command("SENTINEL", "get-master-addr-by-name", self.address.service)
-                found = sentinel.read_response(disable_decoding=True)
-            except (OSError, _redis_error()) as error:
-                failure = error
-                continue
-            finally:
-                sentinel.disconnect()
             if found:
                 return [(found[0].decode(), int(found[1]))]
             failure = StoreUnavailable(
@@ -295,87 +270,56 @@ class Client:
             )
         raise failure
 
-    def _open(self, host: str, port: int, *, sentinel: bool = False) -> Driver:
-        drivers = _drivers()
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+    def _ask_sentinel(self, host: str, port: int) -> Any:
+        sentinel = self._reach(host, port)
+        try:
+            (found,) = sentinel.ask([("SENTINEL", "get-master-addr-by-name", self.address.service)])
+        finally:
+            sentinel.close()
+        if isinstance(found, ReplyError):
+            raise found
+        return found
 
-        address = self.address
-        options: dict[str, Any] = {
-            "socket_timeout": self.timeout,
-            "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
-            "socket_read_size": READ_SIZE,
-            "driver_info": None,
-        }
-        if not sentinel:
-            options |= {"db": 0 if address.kind == "cluster" else address.db, "client_name": self.name}
-            options |= {"username": address.user, "password": address.password}
-        if address.kind == "unix":
-            made: Driver = drivers.UnixDomainSocketConnection(path=address.path, **options)
-        else:
-            options |= {"host": host, "port": port, "socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
-            if address.tls:
-                made = drivers.SSLConnection(ssl_ca_certs=address.ca, **options)
-            else:
-                made = drivers.Connection(**options)
-            if not sentinel:
-                self._where = f"{host}:{port}"
-        made.connect()
-        if address.state_dir and not sentinel:
-            self._compare_fleet(made)
+    def _open(self, host: str, port: int) -> Connection:
+        self._where, self._host = f"{host}:{port}", host
+        return self._greet(self._reach(host, port))
+
+    def _reach(self, host: str, port: int) -> Connection:
+        return Connection.to_host(host, port, self.timeout, tls=self.address.tls, ca=self.address.ca)
+
+    def _greet(self, made: Connection) -> Connection:
+        """Say who we are, and see, before anything else is asked of it, whether the server is our fleet's. Raises
+        OtherFleet."""
+        greeting = self._greeting()
+        try:
+            *told, fleet = made.ask([*greeting, ("GET", FLEET)])
+            for reply in told:
+                if isinstance(reply, ReplyError):
+                    raise reply
+            if self.address.state_dir and not isinstance(fleet, ReplyError):  # else what is asked next is told the same
+                identity.compare(self.address.state_dir, fleet, self._where)
+        except BaseException:
+            made.close()
+            raise
         return made
 
-    def _compare_fleet(self, made: Driver) -> None:
-        """Before anything else is asked of a server: is it our fleet's? Raises OtherFleet."""
-        try:
-            made.send_command("GET", FLEET)
-            found = made.read_response(disable_decoding=True)
-        except _reply_errors():  # what is asked next is told the same: moved, loading, no rights
-            return
-        try:
-            identity.compare(self.address.state_dir, found, self._where)
-        except identity.OtherFleet:
-            made.disconnect()
-            raise
+    def _greeting(self) -> list[Command]:
+        address, greeting = self.address, list[Command]()
+        if address.password is not None:
+            user = () if address.user is None else (address.user,)
+            greeting.append(("AUTH", *user, address.password))
+        if address.db and address.kind != "cluster":
+            greeting.append(("SELECT", address.db))
+        greeting.append(("CLIENT", "SETNAME", self.name))
+        return greeting
 
     def disconnect(self) -> None:
         if self._connection is not None:
-            with contextlib.suppress(Exception):
-                self._connection.disconnect()
+            self._connection.close()
             self._connection = None
 
     close = disconnect
 
 
-def _drivers() -> Any:
-    from redis import connection
-
-    return connection
-
-
-def _packer() -> Any:
-    from hiredis import pack_command
-
-    return pack_command
-
-
-def _redis_error() -> type[Exception]:
-    from redis.exceptions import RedisError
-
-    return RedisError
-
-
-def _reply_errors() -> tuple[type[Exception], ...]:
-    """What a server answers, as against what breaks the connection."""
-    from redis.exceptions import AskError, BusyLoadingError, ClusterDownError, ResponseError
-
-    return (ResponseError, AskError, ClusterDownError, BusyLoadingError)
-
-
-def _is_missing_script(error: Exception) -> bool:
-    return type(error).__name__ == "NoScriptError" or str(error).startswith("NOSCRIPT")
-
-
-def _timed_out(error: BaseException) -> bool:
-    return isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
+def _is_missing_script(reply: Any) -> bool:
+    return isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")

@@ -7,7 +7,6 @@ answers to AUTH is replaced.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from kubemin.errors import Refused, StoreUnavailable
 
@@ -18,18 +17,20 @@ class Fenced(Refused):
     code = "fenced"
 
 
-# The first word of an error reply -> (code, fatal, what to do).
+# The first word of an error reply (AUTH, which is no such word: it refuses a password) -> (code, fatal, what to do).
 _REPLIES: dict[str, tuple[str, bool, str]] = {
     "READONLY": ("readonly", False, "it is a replica now; waiting for the new master"),
     "LOADING": ("loading", False, "it is loading its data; waiting"),
     "MISCONF": ("misconf", False, "it cannot save to its disk; see its log and free space"),
     "OOM": ("oom", False, "its maxmemory is used up; raise it or shorten the retention"),
     "NOAUTH": ("noauth", True, "it wants a password; set it in redisAddr or redisPasswordFile"),
+    "AUTH": ("noauth", True, "it has no password; take the one in redisAddr or redisPasswordFile away"),
     "WRONGPASS": ("noauth", True, "user or password is wrong; set them in redisAddr or redisPasswordFile"),
     "NOPERM": ("noperm", True, "the ACL of this user lacks a right; `kubeminctl doctor` lists those needed"),
     "CLUSTERDOWN": ("clusterdown", False, "the cluster does not serve all its slots; waiting"),
     "MASTERDOWN": ("masterdown", False, "the replica has lost its master; waiting"),
     "TRYAGAIN": ("clusterdown", False, "the cluster moves our slot; waiting until it has"),
+    "ASK": ("clusterdown", False, "the cluster moves our slot; waiting until it has"),
     "MOVED": ("moved", False, "another server of the cluster holds our slot; asking that one"),
     "BUSY": ("busy", False, "a script runs too long there; waiting"),
     "NOREPLICAS": ("noreplicas", False, "too few replicas are in reach; waiting"),
@@ -54,42 +55,35 @@ def translate(error: BaseException, where: str) -> Exception:
             "use an upgraded node, or upgrade this one",
             code="newer_record",
         )
-    name = type(error).__name__
-    for word, reply in _first_words(text, name):
-        if reply is not None:
-            code, fatal, advice = reply
-            return StoreUnavailable(f"Redis at {where}: {word}: {advice}", fatal=fatal, code=code)
+    if word := _code_of(text):
+        code, fatal, advice = _REPLIES[word]
+        return StoreUnavailable(f"Redis at {where}: {word}: {advice}", fatal=fatal, code=code)
     if "max number of clients" in text:
         return StoreUnavailable(f"Redis at {where} has no room for more clients; raise maxclients", code="maxclients")
-    if "Timeout" in name or isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError):
         return StoreUnavailable(f"Redis at {where} did not answer in time", code="timeout")
-    if isinstance(error, OSError) or "Connection" in name:
+    if isinstance(error, OSError):
         return StoreUnavailable(f"Redis at {where} {_network(text)}", code="connection")
     return StoreUnavailable(f"Redis at {where}: {text[:200]}", code="redis_error")
 
 
-def _first_words(text: str, name: str) -> list[tuple[str, Any]]:
-    """Redis-py strips the code from some replies and names its exception after it."""
+def _code_of(text: str) -> str:
+    """The key of what we know of an error reply, which a script may have wrapped into its own; "": nothing."""
     word = text.partition(" ")[0]
-    named = {
-        "ReadOnlyError": "READONLY", "BusyLoadingError": "LOADING", "AuthenticationError": "WRONGPASS",
-        "OutOfMemoryError": "OOM", "NoPermissionError": "NOPERM", "AuthorizationError": "NOPERM",
-        "ClusterDownError": "CLUSTERDOWN", "MasterDownError": "MASTERDOWN", "TryAgainError": "TRYAGAIN",
-        "MovedError": "MOVED", "AskError": "TRYAGAIN",
-        "AuthenticationWrongNumberOfArgsError": "WRONGPASS",
-    }.get(name, "")  # fmt: skip
-    inside = next((known for known in _REPLIES if f"-{known} " in text or f": {known} " in text), "")
-    if "Authentication required" in text:
-        named = "NOAUTH"
+    if word in _REPLIES:
+        return word
+    if "without any password configured" in text:
+        return "AUTH"
     if "non local key" in text:
-        named = "TRYAGAIN"
-    return [(each, _REPLIES.get(each)) for each in (named, word, inside) if each]
+        return "TRYAGAIN"
+    return next((known for known in _REPLIES if f"-{known} " in text or f": {known} " in text), "")
 
 
 def _network(text: str) -> str:
     lowered = text.lower()
     for sign, words in (
         ("refused", "refused the connection"), ("no such file", "has no socket there"),
+        ("permission denied", "may not be used by this user"),
         ("certificate", "has a certificate that is not trusted"),
         ("name or service", "has a name that does not resolve"),
         ("unreachable", "cannot be reached"), ("closed", "closed the connection"), ("reset", "closed the connection"),
