@@ -18,6 +18,10 @@ from typing import Any
 
 from support.waiting import wait_until
 
+from kubemin.errors import StoreUnavailable
+from kubemin.store.redis import address as addresses
+from kubemin.store.redis.client import Client
+
 _LEAD = """
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if epoch and tonumber(epoch) >= tonumber(ARGV[1]) then return 0 end
@@ -37,31 +41,27 @@ class Ledger:
     """A client of its own in each process and thread."""
 
     def __init__(self, socket: str, timeout: float = 5.0) -> None:
-        import redis
-
-        self.redis = redis.Redis(unix_socket_path=socket, socket_timeout=timeout, decode_responses=True)
+        self._redis = Client(addresses.parse(f"unix://{socket}"), timeout=timeout)
 
     def lead(self, epoch: int, holder: str) -> bool:
-        return bool(self.redis.eval(_LEAD, 1, OFFICE, epoch, holder))
+        return bool(self._redis.execute("EVAL", _LEAD, 1, OFFICE, epoch, holder))
 
     def effect(self, epoch: int, holder: str, **fields: Any) -> bool:
         """Append one guarded effect. False: refused."""
         text = json.dumps({"epoch": epoch, "holder": holder, **fields})
-        return bool(self.redis.eval(_EFFECT, 2, OFFICE, EFFECTS, epoch, holder, text))
+        return bool(self._redis.execute("EVAL", _EFFECT, 2, OFFICE, EFFECTS, epoch, holder, text, repeat=False))
 
     def highest_epoch(self) -> int | None:
-        import redis
-
         try:
-            return int(self.redis.hget(OFFICE, "epoch") or 0)
-        except redis.RedisError:
+            return int(self._redis.execute("HGET", OFFICE, "epoch") or 0)
+        except StoreUnavailable:
             return None
 
     def effects(self) -> list[dict[str, Any]]:
-        return [json.loads(text) for text in self.redis.lrange(EFFECTS, 0, -1)]
+        return [json.loads(text) for text in self._redis.execute("LRANGE", EFFECTS, 0, -1)]
 
     def count(self) -> int:
-        return int(self.redis.llen(EFFECTS))
+        return int(self._redis.execute("LLEN", EFFECTS))
 
 
 def _answers(path: str) -> bool:
