@@ -48,6 +48,7 @@ _DEADLINE_AT = 16  # aligned, so that the supervisor can look at it alone
 _DEADLINE = struct.Struct("<d")
 _SEQUENCE = struct.Struct("<Q")
 _BLANK = bytes(_RECORD.size)
+SOILED = 76  # the exit code of a worker that is replaced for what a Python step left in it
 
 
 class SlotState(StrEnum):

@@ -25,7 +25,7 @@ class Check(Protocol):
 class Entries(NamedTuple):
     """The code of the children. Tests put in their own."""
 
-    worker: Callable[..., None]
+    worker: Callable[..., int]
     coordinator: Callable[..., int]
     check: Check
     rehearse: Callable[[Settings, Scoreboard], None] = lambda settings, board: None  # before the first fork

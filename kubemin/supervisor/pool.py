@@ -17,7 +17,7 @@ from kubemin import clock
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings
 from kubemin.proctitle import set_title
-from kubemin.scoreboard import EMPTY, SlotRecord, SlotState
+from kubemin.scoreboard import EMPTY, SOILED, SlotRecord, SlotState
 from kubemin.steps.containment import kill_slot
 from kubemin.supervisor.node import Node
 from kubemin.supervisor.rolling import View, next_to_replace
@@ -217,7 +217,7 @@ class Pool:
         def child() -> int:
             _begin_life(node, slot.number, incarnation, generation)
             tickets, tasks, reports = (PacketConnection(fd) for fd in channel.of_worker)
-            node.entries.worker(
+            return node.entries.worker(
                 slot=slot.number,
                 incarnation=incarnation,
                 generation=generation,
@@ -228,8 +228,8 @@ class Pool:
                 reports=reports,
                 supervisor_pid=node.pid,
                 tickets=tickets,
+                patience=slot.patience,
             )
-            return 0
 
         try:
             pid = node.forker.fork(child, role=f"worker {slot.number}", keep=channel.of_worker, limited=True)
@@ -259,6 +259,10 @@ class Pool:
         started = life.was_idle or (record is not None and record.state in STARTED)
         told = life.told_at is not None or life.kill is not None
         # Who was killed from outside once it could work is no failure to start: it is back at once, however often.
+        soiled = _is_soiled(status, record)
+        if soiled:
+            status = 0
+            slot.was_soiled(now)
         by_itself = status != 0 and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) in OUTSIDE)
         young = not told and (not started or (by_itself and now < life.born + YOUNG))
         pause = slot.ended(now, young=young)
@@ -300,6 +304,12 @@ def _begin_life(node: Node, slot: int, incarnation: int, generation: int) -> Non
     set_title(f"kubemin: worker {slot} [starting]")
     writer = node.board.slot_writer(slot)
     writer.state(SlotState.STARTING, pid=os.getpid(), incarnation=incarnation, generation=generation)
+
+
+def _is_soiled(status: int, record: SlotRecord | None) -> bool:
+    """It said so itself; a step that exits with this code does so in the middle of its task."""
+    ended_well = record is not None and record.state is SlotState.STOPPING
+    return ended_well and os.WIFEXITED(status) and os.WEXITSTATUS(status) == SOILED
 
 
 def _reason(life: Life, status: int, record: SlotRecord | None) -> str | None:

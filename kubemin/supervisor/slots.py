@@ -16,6 +16,8 @@ YOUNG = 1.0  # seconds: a life that ends sooner, or never got idle, is one that 
 FREE_DEATHS = 2  # young deaths in a row that are answered at once: a killed worker is back within 50 ms
 FIRST_PAUSE = 0.1  # seconds, doubled for each further young death
 LONGEST_PAUSE = 10.0
+FIRST_PATIENCE = 1.0  # seconds, doubled for each further life that was soiled
+LONGEST_PATIENCE = 60.0
 _SEND_BUFFER = 1 << 20  # bytes; the kernel gives what net.core.wmem_max allows
 
 
@@ -109,7 +111,9 @@ class Slot:
         self.number = number
         self.life: Life | None = None
         self.not_before = 0.0
+        self.patience = 0.0  # of its next life, with descriptors that steps leave open
         self._young_deaths = 0
+        self._last_soiled = float("-inf")
 
     def ended(self, now: float, *, young: bool) -> float:
         """A life ended; returns the pause before the next one. Not young: the pause starts afresh."""
@@ -118,6 +122,12 @@ class Slot:
         pause = self._pause()
         self.not_before = now + pause
         return pause
+
+    def was_soiled(self, now: float) -> None:
+        """Its life was replaced for what a step left. When that goes on, the next one lasts longer."""
+        again = now - self._last_soiled < 2 * LONGEST_PATIENCE
+        self.patience = min(max(FIRST_PATIENCE, 2 * self.patience), LONGEST_PATIENCE) if again else FIRST_PATIENCE
+        self._last_soiled = now
 
     def could_not_fork(self, now: float) -> float:
         """No process or descriptor to be had: the same pauses."""

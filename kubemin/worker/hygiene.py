@@ -4,18 +4,30 @@ A worker in which something of that is found finishes what it does and is replac
 looked for here: they are killed after each step. The check costs about 40 µs, so it is made when the queue has run
 empty, after the first task of each kind, after a task of more than 10 ms, and otherwise every 50 ms; between tasks of
 different kinds there is a glance at what costs little.
+
+A function that keeps a connection or a file open in its module leaves descriptors in every life of a worker, and a new
+worker for each of its tasks would do hardly anything else. So only the first such worker is replaced at once: those
+after it in its slot have a growing `patience` (supervisor/slots.py) with a few open descriptors, and with nothing else.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kubemin import kernel
 
 _WATCHED: Final = [n for n in range(1, 32) if n not in (signal.SIGKILL, signal.SIGSTOP)]  # all but real-time signals
 _Fingerprint = dict[str, Any]
+MOST_OPEN: Final = 64  # descriptors that patience is had with: more are a leak
+
+
+class Left(NamedTuple):
+    """What a step left, in words; `only_open` when it is a few open descriptors, which nobody trips over."""
+
+    what: str
+    only_open: bool
 
 
 class Hygiene:
@@ -27,20 +39,24 @@ class Hygiene:
         os.umask(self._umask)
         self._before = self._look()
 
-    def check(self) -> str | None:
-        """What was left, in words, or None."""
+    def check(self) -> Left | None:
+        """What was left, if anything."""
         now = self._look()
         for fd in self.own:
             now["descriptors"].pop(fd, None)
         return self._differences(now)
 
-    def glance(self) -> str | None:
+    def glance(self) -> Left | None:
         """The same without descriptors and threads, for a tenth of the cost."""
         return self._differences(self._glance())
 
-    def _differences(self, now: _Fingerprint) -> str | None:
+    def _differences(self, now: _Fingerprint) -> Left | None:
         changed = [name for name, value in now.items() if value != self._before[name]]
-        return "; ".join(_difference(name, self._before[name], now[name]) for name in changed) or None
+        if not changed:
+            return None
+        what = "; ".join(_difference(name, self._before[name], now[name]) for name in changed)
+        only_open = changed == ["descriptors"] and _are_a_few_more(self._before["descriptors"], now["descriptors"])
+        return Left(what, only_open)
 
     def _look(self) -> _Fingerprint:
         return {
@@ -107,6 +123,10 @@ def _difference(name: str, before: Any, now: Any) -> str:
             return f"signal handlers have changed ({', '.join(changed)[:200]})"
         case _:
             return "signals are blocked"
+
+
+def _are_a_few_more(before: dict[int, tuple[int, int]], now: dict[int, tuple[int, int]]) -> bool:
+    return before.items() <= now.items() and len(now) - len(before) <= MOST_OPEN
 
 
 def _descriptor_difference(before: dict[int, tuple[int, int]], now: dict[int, tuple[int, int]]) -> str:

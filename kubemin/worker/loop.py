@@ -21,7 +21,7 @@ from kubemin.model.states import Cause, TaskState
 from kubemin.scoreboard import SlotWriter
 from kubemin.telemetry import log
 from kubemin.worker.execute import Executor
-from kubemin.worker.hygiene import Hygiene
+from kubemin.worker.hygiene import Hygiene, Left
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.output import PythonOutput
 from kubemin.worker.reports import Reports
@@ -50,7 +50,9 @@ class Worker:
         interrupts: Interrupts,
         output: PythonOutput,
         executor: Executor,
+        patience: float = 0.0,
     ) -> None:
+        """`patience`: seconds for which open descriptors that steps leave are put up with."""
         self._slot = slot
         self._recycle = settings.recycle
         self._writer = writer
@@ -70,6 +72,9 @@ class Worker:
         self._kinds: set[str] = set()  # that it has run
         self._replace_for = ""  # why this worker returns, when it wants to be replaced
         self._hygiene = Hygiene()
+        self._patience = patience
+        self._patient_until: float | None = None
+        self.soiled = False  # it is replaced for what a step left
 
     def run(self) -> None:
         """Until told to stop, or until it should be replaced."""
@@ -154,7 +159,7 @@ class Worker:
         if due or outcome.finished - outcome.started > LONG_MICROS or self._is_first(label):
             self._check(claim.task)
         elif label != before and (left := self._hygiene.glance()):
-            self._soiled(claim.task, left)
+            self._soiled(claim.task, left.what)
 
     def _is_first(self, label: str) -> bool:
         """The first of its kind in this worker may leave what others must not find."""
@@ -173,13 +178,21 @@ class Worker:
         self._interrupts.read()
         self._interrupts.watch()
         left = self._hygiene.check()
-        if left:
-            self._soiled(task, left)
+        if left is not None and not self._puts_up_with(left):
+            self._soiled(task, left.what)
         limit = self._recycle.max_memory
         if limit is not None and not self._replace_for and (resident := resident_bytes()) > limit:
             self._replace_for = f"{resident} bytes of memory are over recycle.maxMemory ({limit})"
 
+    def _puts_up_with(self, left: Left) -> bool:
+        if not left.only_open:
+            return False
+        if self._patient_until is None:
+            self._patient_until = self._checked + self._patience
+        return self._checked < self._patient_until
+
     def _soiled(self, task: str, what: str) -> None:
+        self.soiled = True
         if not self._replace_for:
             log.warning("a Python step left something behind", worker=self._slot, task=task, left=what)
             self._replace_for = f"a Python step left {what}"

@@ -15,7 +15,7 @@ from kubemin.channel import PacketConnection
 from kubemin.config import Settings, adopt
 from kubemin.model.records import Owner
 from kubemin.modes import in_fleet
-from kubemin.scoreboard import Scoreboard, SlotState
+from kubemin.scoreboard import SOILED, Scoreboard, SlotState
 from kubemin.steps import environment
 from kubemin.steps.containment import cgroup, group, make_containment
 from kubemin.steps.python import add_to_path
@@ -42,8 +42,10 @@ def run_worker(
     reports: PacketConnection,
     supervisor_pid: int,
     tickets: PacketConnection | None = None,
-) -> None:
-    """Runs until TERM or INT, or until this worker wants to be replaced; then it returns, and the process exits 0.
+    patience: float = 0.0,
+) -> int:
+    """Runs until TERM or INT, or until this worker wants to be replaced; then it returns the process' exit code: 0, or
+    SOILED when it is replaced for what a Python step left (`patience`: hygiene.py).
 
     `instance` names the daemon's life; a worker's claims are its owner's by (instance, slot, incarnation).
     `tickets` is the write end of `tasks`: a fleet's worker puts tickets of its own claims there. Without a fleet it is
@@ -65,15 +67,19 @@ def run_worker(
     executor = Executor(slot, settings, writer, interrupts, output, containment)
     log.debug("worker is ready", worker=slot, instance=instance, incarnation=incarnation, generation=generation)
     if in_fleet(settings) and tickets is not None:
-        from kubemin.worker.fleet.process import run_fleet_worker
+        from kubemin.worker.fleet.process import fleet_worker
 
         owner = Owner(instance, slot, incarnation)
-        run_fleet_worker(owner, settings, writer, tickets, tasks, reports, interrupts, output, executor)
+        worker: Worker = fleet_worker(
+            owner, settings, writer, tickets, tasks, reports, interrupts, output, executor, patience
+        )
     else:
         if tickets is not None:
             tickets.close()
-        Worker(slot, settings, writer, tasks, reports, interrupts, output, executor).run()
+        worker = Worker(slot, settings, writer, tasks, reports, interrupts, output, executor, patience)
+    worker.run()
     writer.state(SlotState.STOPPING)
+    return SOILED if worker.soiled else 0
 
 
 def close_input() -> None:

@@ -15,6 +15,7 @@ from worker_harness import WorkerProcess
 
 from kubemin.config.settings import Output, Python, Recycle
 from kubemin.model.states import Cause, TaskState
+from kubemin.scoreboard import SOILED
 
 FUNCTIONS = """
 import math, os, signal, subprocess, sys, threading, time
@@ -429,7 +430,7 @@ LEFT = {
 def test_a_worker_that_was_left_unclean_is_replaced(worker: WorkerProcess, what: str) -> None:
     outcome = worker.run("soil", what)
     assert outcome.state is TaskState.COMPLETED
-    assert worker.wait() == 0
+    assert worker.wait() == SOILED
     reasons = [r["reason"] for r in worker.log_records() if r["message"] == "worker is replaced"]
     assert len(reasons) == 1 and LEFT[what] in reasons[0]
     if what in ("child", "daemon"):
@@ -447,9 +448,29 @@ def test_the_next_step_does_not_find_what_a_short_one_left(worker: WorkerProcess
     for step, function, argument in (("b", "soil", what.rpartition(" ")[2]), ("c", "environ", "LEFT")):
         worker.give({"python": f"work:{function}", "args": [argument]}, step=step)
     os.kill(worker.pid, signal.SIGCONT)
-    assert worker.wait() == 0
+    assert worker.wait() == SOILED
     assert [worker.outcome().token for _ in range(len(before) + 2)] == list(range(1, len(before) + 3))
     assert worker.tasks_reader.try_recv() is not None
+
+
+def test_open_descriptors_are_put_up_with_for_a_while(start: Callable[..., WorkerProcess]) -> None:
+    """A function that keeps a connection in its module does not cost a worker for each of its tasks."""
+    worker = start(patience=1.0)
+    for _ in range(3):
+        worker.run("soil", "descriptor")
+    began = time.monotonic()  # the first was looked at before the second began
+    worker.until(lambda: time.monotonic() > began + 1.0)
+    worker.run("add", 1)
+    assert worker.wait() == SOILED
+    reasons = [r["reason"] for r in worker.log_records() if r["message"] == "worker is replaced"]
+    assert reasons == ["a Python step left 3 open descriptors (/dev/null, /dev/null, /dev/null)"]
+
+
+@pytest.mark.parametrize("what", ["thread", "environment", "closed", "directory"])
+def test_nothing_else_is_put_up_with(start: Callable[..., WorkerProcess], what: str) -> None:
+    worker = start(patience=60.0)
+    worker.run("soil", what)
+    assert worker.wait() == SOILED
 
 
 @pytest.mark.parametrize("how", ["return", "raise"])

@@ -25,8 +25,9 @@ DEADLINE = 20.0
 
 
 class WorkerProcess:
-    def __init__(self, folder: Path, functions: str = "", **changes: Any) -> None:
+    def __init__(self, folder: Path, functions: str = "", patience: float = 0.0, **changes: Any) -> None:
         self.folder = folder
+        self.patience = patience
         (folder / "functions").mkdir(exist_ok=True)
         (folder / "functions" / "work.py").write_text(functions)
         self.settings = msgspec.structs.replace(
@@ -61,7 +62,7 @@ class WorkerProcess:
             log.configure(level="debug", format="json", role="worker 3")
             self.tasks.close()
             self.reports.close()
-            run_worker(
+            code = run_worker(
                 slot=3,
                 incarnation=9,
                 generation=1,
@@ -71,8 +72,8 @@ class WorkerProcess:
                 tasks=self.tasks_reader,
                 reports=self._worker_reports,
                 supervisor_pid=parent,
+                patience=self.patience,
             )
-            code = 0
         except BaseException as error:
             os.write(fd, repr(error).encode())
         finally:

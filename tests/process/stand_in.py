@@ -51,7 +51,7 @@ class Ended(Exception):
 
 def worker(
     *, slot: int, generation: int, board: Scoreboard, tasks: PacketConnection, settings: Settings, **_: Any
-) -> None:
+) -> int:
     plan = _plan()
     if slot in plan.get("die", ()) or generation in plan.get("die_generation", ()):
         os._exit(plan.get("code", 7))
@@ -88,6 +88,7 @@ def worker(
             _do(task)
             note(type="ran", slot=slot, token=task["token"], generation=generation)
             writer.idle(done)
+    return 0
 
 
 def _plan() -> dict[str, Any]:

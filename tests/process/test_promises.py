@@ -33,6 +33,13 @@ def end(how):
     if how == "memory": raise MemoryError("no room")
     if how == "set": return {1, 2}
 
+KEPT = []
+
+def keep_open(path):
+    if not KEPT:
+        KEPT.append(open(path, "a"))
+    return os.getpid()
+
 def die_always(path):
     effect(path, 0)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -249,3 +256,17 @@ def test_ready_means_that_workflows_can_be_submitted(start: Callable[..., Daemon
     daemon.workflow("later.yaml", "name: later\nsteps:\n  - name: one\n    run: [/bin/true]\n")
     assert daemon.ctl("reload").code == 0
     assert daemon.client.submit("later").wait(timeout=20) == "completed"
+
+
+def test_a_function_that_keeps_a_file_open_does_not_cost_a_worker_for_each_task(
+    start: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = start(maxWorkers=1)
+    calls = [((str(tmp_path / "kept"),), {}) for _ in range(300)]
+    first = daemon.client.enqueue("promises:keep_open", str(tmp_path / "kept"))
+    first.wait(timeout=20)
+    runs = daemon.client.enqueue_many("promises:keep_open", calls)
+    daemon.client.wait(runs, timeout=60)
+    pids = [run.result for run in runs]
+    assert first.result not in pids, "the first worker that was left so is replaced"
+    assert len(set(pids)) <= 5

@@ -18,7 +18,7 @@ from kubemin.supervisor.notify import Notifier
 from kubemin.supervisor.reload import _told
 from kubemin.supervisor.rolling import BUSY_SECONDS, View, next_to_replace
 from kubemin.supervisor.signals import HANDLED, SignalBox
-from kubemin.supervisor.slots import FREE_DEATHS, LONGEST_PAUSE, Slot
+from kubemin.supervisor.slots import FIRST_PATIENCE, FREE_DEATHS, LONGEST_PATIENCE, LONGEST_PAUSE, Slot
 
 NOW = 1000.0
 
@@ -170,3 +170,16 @@ def test_signals_are_kept_once_however_many_come() -> None:
         assert box.take() == set()
     finally:
         box.uninstall()
+
+
+def test_the_next_life_has_more_patience_while_steps_go_on_leaving_things() -> None:
+    slot = Slot(0)
+    assert slot.patience == 0.0
+    found = []
+    for n in range(10):
+        slot.was_soiled(NOW + n)
+        found.append(slot.patience)
+    assert found[:3] == [FIRST_PATIENCE, 2 * FIRST_PATIENCE, 4 * FIRST_PATIENCE]
+    assert found[-1] == LONGEST_PATIENCE
+    slot.was_soiled(NOW + 10 * LONGEST_PATIENCE)
+    assert slot.patience == FIRST_PATIENCE

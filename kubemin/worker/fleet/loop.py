@@ -54,13 +54,14 @@ class FleetWorker(Worker):
         interrupts: Interrupts,
         output: PythonOutput,
         executor: Executor,
+        patience: float = 0.0,
         *,
         owner: Owner,
         store: NodeStore,
         batch: Batch,
         guard: Guard,
     ) -> None:
-        super().__init__(slot, settings, writer, tasks, reports, interrupts, output, executor)
+        super().__init__(slot, settings, writer, tasks, reports, interrupts, output, executor, patience)
         self._settings = settings
         self._channel = reports
         self._owner = owner

@@ -19,7 +19,7 @@ from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.output import PythonOutput
 
 
-def run_fleet_worker(
+def fleet_worker(
     owner: Owner,
     settings: Settings,
     writer: SlotWriter,
@@ -29,13 +29,14 @@ def run_fleet_worker(
     interrupts: Interrupts,
     output: PythonOutput,
     executor: Executor,
-) -> None:
-    """Until told to stop, or to be replaced. Raises Invalid: an address or a key file that cannot be used."""
+    patience: float,
+) -> FleetWorker:
+    """Raises Invalid: an address or a key file that cannot be used."""
     store = open_store(settings, instance=owner.instance, name=connection_name(owner))
     batch = Batch(tickets, reports, Outbox(settings.runtime_dir, owner))
     guard = Guard(store, executor, _replays(settings) if store.signer is not None else None)
-    parts = (owner.slot, settings, writer, tasks, reports, interrupts, output, executor)
-    FleetWorker(*parts, owner=owner, store=store, batch=batch, guard=guard).run()
+    parts = (owner.slot, settings, writer, tasks, reports, interrupts, output, executor, patience)
+    return FleetWorker(*parts, owner=owner, store=store, batch=batch, guard=guard)
 
 
 def _replays(settings: Settings) -> Replays:
