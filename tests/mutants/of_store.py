@@ -38,14 +38,14 @@ FENCING = (
     Mutant(
         "a retired incarnation may claim",
         f"{SQLITE}/claims.py",
-        "if self.s.retired(key):",
+        "if self.s.owners.retired(key):",
         "if False:",
         (f"{WORKING}test_a_retired_worker_claims_and_finishes_nothing[sqlite]",),
     ),
     Mutant(
         "a death retires nobody",
-        f"{SQLITE}/session.py",
-        'self.write("retire_owner", (self.now, key))',
+        f"{SQLITE}/owners.py",
+        'self._session.write("retire_owner", (self._session.now, key))',
         "pass",
         (f"{WORKING}test_a_retired_worker_claims_and_finishes_nothing[sqlite]",),
     ),
@@ -421,7 +421,7 @@ INTAKE = (
     ),
     Mutant(
         "a failed call leaves the rest of its group",
-        f"{SQLITE}/session.py",
+        f"{SQLITE}/group.py",
         "self._failure = self._failure or self._seen(error)",
         "raise self._seen(error) from error",
         (f"{FAULTS}test_a_failed_call_spoils_its_whole_group",),

@@ -204,6 +204,18 @@ def test_a_failed_call_spoils_its_whole_group(local: Sqlite) -> None:
     assert list(local.store.states([run])) == [run]
 
 
+def test_a_group_that_failed_and_is_left_by_a_refusal_leaves_nothing_behind(local: Sqlite) -> None:
+    session = local.store._session
+    with pytest.raises(Refused, match="because of that"), local.store.group():
+        session.db.execute("PRAGMA query_only = 1")
+        with pytest.raises(StoreUnavailable):
+            local.store.submit([single()])
+        session.db.execute("PRAGMA query_only = 0")
+        raise Refused("because of that")
+    accept(local.store, single())
+    assert len(take(local.store)) == 1
+
+
 def test_a_read_only_file_is_said_and_work_goes_on_later(local: Sqlite) -> None:
     accept(local.store, single())
     claim = take(local.store)[0]

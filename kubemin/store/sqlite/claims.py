@@ -40,9 +40,9 @@ class Claims:
         self.task_timeout = task_timeout
 
     def claim(self, owner: Owner, queues: Sequence[str], limit: int) -> list[Claim]:
-        key = self.s.owner_id(owner)
+        key = self.s.owners.key(owner)
         claims: list[Claim] = []
-        if self.s.retired(key):
+        if self.s.owners.retired(key):
             return claims
         for queue in queues:
             if queue not in self.s.paused:

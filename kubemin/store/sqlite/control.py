@@ -76,11 +76,11 @@ class Control:
         stops = []
         for (run, idx), cause in self.s.stopping.items():
             held = self.s.claims[run, idx]
-            stops.append(Stop(self.s.owner(held.owner), run, idx, held.token, cause))
+            stops.append(Stop(self.s.owners.of(held.owner), run, idx, held.token, cause))
         return stops
 
     def running(self) -> list[tuple[Owner, str, int, int]]:
-        return [(self.s.owner(held.owner), run, idx, held.token) for (run, idx), held in self.s.claims.items()]
+        return [(self.s.owners.of(held.owner), run, idx, held.token) for (run, idx), held in self.s.claims.items()]
 
     # --- retry -------------------------------------------------------------------------------------------------------
 

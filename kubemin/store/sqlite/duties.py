@@ -190,7 +190,7 @@ class Duties:
             self.s.plans.drop(digest)
         self.s.write("prune_sealed", (now - max(minimum, KEPT_FOR_REPEATS),))
         self.s.write("prune_unsealed", (now - max(minimum, KEPT_FOR_REPEATS),))
-        self.s.forget_owners(now - max(round(retention.days * DAY), KEPT_FOR_REPEATS))
+        self.s.owners.forget(now - max(round(retention.days * DAY), KEPT_FOR_REPEATS))
 
 
 def _schedule(graph: bytes) -> Schedule | None:

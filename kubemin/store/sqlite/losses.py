@@ -25,7 +25,7 @@ class Losses:
         self.outcomes = outcomes
 
     def give_back(self, owner: Owner, claims: Sequence[tuple[str, int, int]]) -> int:
-        key = self.s.owner_id(owner)
+        key = self.s.owners.key(owner)
         given = [(run, idx) for run, idx, token in dict.fromkeys(claims) if self._holds(key, run, idx, token)]
         solos = [(run,) for run, idx in given if self.s.claims[run, idx].label and (run, idx) not in self.s.stopping]
         for run_id, idx in given:
@@ -55,8 +55,8 @@ class Losses:
     # --- deaths ------------------------------------------------------------------------------------------------------
 
     def lose(self, owner: Owner, blame: Blame | None) -> list[tuple[str, int]]:
-        key = self.s.owner_id(owner)
-        self.s.retire(key)
+        key = self.s.owners.key(owner)
+        self.s.owners.retire(key)
         requeued = []
         for task_key in [task for task, held in self.s.claims.items() if held.owner == key]:
             held = self.s.claims.pop(task_key, None)
@@ -90,11 +90,11 @@ class Losses:
         return False
 
     def recover(self, live: Sequence[Owner], started: dict[tuple[str, int], int]) -> int:
-        keep = {self.s.owner_id(owner) for owner in live}
+        keep = {self.s.owners.key(owner) for owner in live}
         lost = [(task, held) for task, held in self.s.claims.items() if held.owner not in keep]
         count = 0
         for owner in {held.owner for _, held in lost}:
-            self.s.retire(owner)
+            self.s.owners.retire(owner)
         for task_key, held in lost:
             if self.s.claims.pop(task_key, None) is None:
                 continue

@@ -46,7 +46,7 @@ class Outcomes:
         self.inputs = inputs
 
     def finish(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
-        key = self.s.owner_id(owner)
+        key = self.s.owners.key(owner)
         claims, stopping, now = self.s.claims, self.s.stopping, self.s.now
         verdicts: list[Verdict] = []
         completed = []

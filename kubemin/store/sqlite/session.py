@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import Any
 
-from kubemin.clock import Micros, WallClock
-from kubemin.errors import Invalid, NotFound, Refused, StoreUnavailable
-from kubemin.model.records import Owner
+from kubemin.clock import WallClock
+from kubemin.errors import StoreUnavailable
 from kubemin.model.states import STARTS_IN_STOPPED_RUN, Cause
 from kubemin.store.base import Change
 from kubemin.store.codec import STOPPING, label_of
 from kubemin.store.plans import CorruptDefinition, Plan, Plans
 from kubemin.store.sqlite import rows
-from kubemin.store.sqlite.database import connect, identity, queries, translate
+from kubemin.store.sqlite.database import connect, identity, queries
+from kubemin.store.sqlite.group import Group
+from kubemin.store.sqlite.owners import Owners
 from kubemin.store.sqlite.quarantine import CorruptRun
 from kubemin.store.sqlite.rows import Held, RunRow, TaskRow
 
@@ -41,7 +41,7 @@ class Session:
         self.db: sqlite3.Connection = connect(path)
         self._identity = identity(path)
         self.plans = Plans(self._definition)
-        self.group = _Group(self)
+        self.group = Group(self)
         self.now = clock()
         self.changes: list[Change] = []
         self.on_rollback: Callable[[], None] = lambda: None
@@ -111,9 +111,7 @@ class Session:
         self.claims: dict[TaskKey, Held] = {}
         self.stopping: dict[TaskKey, Cause] = {}
         self.paused: set[str] = set()
-        self._owners: dict[Owner, int] = {}
-        self._owner_names: dict[int, Owner] = {}
-        self._retired: set[int] = set()
+        self.owners = Owners(self)
         self.unfinished = False  # there are ripples
         self.sealed = False  # there are batches to unpack
         self.mode = LOCAL  # whether runs are accepted here
@@ -136,8 +134,7 @@ class Session:
         row = self.one("mode")
         self.mode = row[0] if row else LOCAL
         self.paused.update(name for (name,) in self.all("paused"))
-        for key, instance, slot, incarnation, retired in self.all("owners"):
-            self._know(Owner(instance, slot, incarnation), key, retired is not None)
+        self.owners.load()
         for run, idx, token, owner, started, flags, cause, stop, spec, extra in self.all("held"):
             label = label_of(spec, extra) if flags & rows.SOLO else ""
             self.claims[run, idx] = Held(token, owner, False, label, started or 0)
@@ -320,7 +317,7 @@ class Session:
         except CorruptRun:
             return False
 
-    # --- numbers and owners ------------------------------------------------------------------------------------------
+    # --- numbers -----------------------------------------------------------------------------------------------------
 
     def numbers(self, count: int) -> int:
         """The first of `count` numbers never given out before, durably: tokens and places in queues."""
@@ -330,94 +327,3 @@ class Session:
             self._reserved = self._next + NUMBERS_RESERVED
             self.write("reserve", (self._reserved,))
         return first
-
-    def owner_id(self, owner: Owner) -> int:
-        known = self._owners.get(owner)
-        if known is None:
-            arguments = (owner.instance, owner.slot, owner.incarnation, self.node)
-            known = int(self.one("insert_owner", arguments)[0])
-            self._know(owner, known, False)
-        return known
-
-    def owner(self, key: int) -> Owner:
-        return self._owner_names[key]
-
-    def retire(self, key: int) -> None:
-        self._retired.add(key)
-        self.write("retire_owner", (self.now, key))
-
-    def retired(self, key: int) -> bool:
-        return key in self._retired
-
-    def forget_owners(self, before: Micros) -> None:
-        """Those retired before then: nothing of theirs can still be on its way."""
-        for (key,) in self.all("prune_owners", (before,)):
-            owner = self._owner_names.pop(key, None)
-            self._retired.discard(key)
-            if owner is not None:
-                self._owners.pop(owner, None)
-
-    def _know(self, owner: Owner, key: int, retired: bool) -> None:
-        self._owners[owner] = key
-        self._owner_names[key] = owner
-        if retired:
-            self._retired.add(key)
-
-
-class _Group:
-    """The transaction around calls: the outermost `with` begins and commits, inner ones join it."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._depth = 0
-        self._failure: BaseException | None = None
-
-    @property
-    def active(self) -> bool:
-        return self._depth > 0
-
-    def __enter__(self) -> None:
-        session = self._session
-        if self._failure is not None:
-            raise StoreUnavailable(f"an earlier call of this transaction failed: {self._failure}")
-        session.now = session.clock()
-        if self._depth == 0:
-            try:
-                session.begin()
-            except BaseException as error:
-                self._undo(error)
-        self._depth += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._depth -= 1
-        if error is not None:
-            if self._depth == 0 and not (isinstance(error, (Refused, NotFound, Invalid)) and self._session.untouched()):
-                self._undo(error)
-            if self._depth == 0:
-                self._session.commit()
-                return
-            if not isinstance(error, (Refused, NotFound, Invalid)):
-                self._failure = self._failure or self._seen(error)
-                raise self._failure from error
-            return
-        if self._depth == 0:
-            if self._failure is not None:
-                self._undo(StoreUnavailable(f"a call of this transaction failed: {self._failure}"))
-            try:
-                self._session.commit()
-            except BaseException as failure:
-                self._undo(failure)
-
-    def _undo(self, error: BaseException) -> None:
-        """Roll back, and raise what the caller should see."""
-        self._failure = None
-        self._session.rollback()
-        seen = self._seen(error)
-        if seen is error:
-            raise error
-        raise seen from error
-
-    def _seen(self, error: BaseException) -> BaseException:
-        return translate(error, self._session.path) if isinstance(error, sqlite3.Error) else error
