@@ -56,6 +56,11 @@ class Step(msgspec.Struct):
     user: str | None = None  # whose credentials a command takes; None: the daemon's own
 
 
+def storable(text: str) -> str:
+    """As Unicode: what an exception says may hold half surrogate pairs, as names of files that are not UTF-8 do."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class StartFailed(Exception):
     """The step cannot be started or its result cannot be taken; the text says what to do about it."""
 

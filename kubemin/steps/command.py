@@ -21,6 +21,7 @@ from kubemin.model.states import Cause, TaskState
 from kubemin.steps.base import Ended, StartFailed, Step, start_failed
 from kubemin.steps.identity import identity_of
 from kubemin.steps.limits import parse_limits
+from kubemin.steps.python import describe
 from kubemin.steps.spawn import Child, Failure, Inherited, Setting, Work, spawn
 from kubemin.steps.watch import Watch
 
@@ -175,8 +176,7 @@ def _calling(function: Callable[[], bytes], step: Step) -> Work:
             import traceback
 
             traceback.print_exc()
-            kind = type(exc).__name__
-            inherited.tell(Failure("raised", 0, f"{kind}: {exc}"[:2000], kind))
+            inherited.tell(Failure("raised", 0, describe(exc), type(exc).__name__))
             return 1
         finally:
             _flush()

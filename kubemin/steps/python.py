@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from kubemin.model.states import Cause, TaskState
-from kubemin.steps.base import Ended, StartFailed
+from kubemin.steps.base import Ended, StartFailed, storable
 
 MESSAGE_CHARACTERS: Final = 2000
 TRACEBACK_BYTES: Final = 16 * 1024  # the end of it: where the exception is
@@ -92,7 +92,7 @@ def _attribute(module: Any, where: str, name: str) -> Function:
 def describe(error: BaseException) -> str:
     """`Type: text` in one bounded line; users' `__str__` may raise."""
     try:
-        text = " ".join(str(error).split())
+        text = storable(" ".join(str(error).split()))
     except Exception:
         text = "(its text cannot be shown)"
     name = type(error).__name__

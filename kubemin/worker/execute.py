@@ -21,7 +21,7 @@ from kubemin.model.references import ReferenceMissing, render_work
 from kubemin.model.states import Cause, TaskState
 from kubemin.scoreboard import SlotWriter
 from kubemin.steps import environment
-from kubemin.steps.base import KILL_GRACE, Ended, StartFailed, Step
+from kubemin.steps.base import KILL_GRACE, Ended, StartFailed, Step, storable
 from kubemin.steps.command import execute as execute_command
 from kubemin.steps.containment.base import Containment
 from kubemin.steps.hiding import hide_secrets
@@ -87,6 +87,7 @@ class Executor:
         started, self._secrets = clock.wall(), ()
         try:
             ended, output = self._dispatch(claim)
+            ended.message = ended.message and storable(ended.message)
             ended, output = hide_secrets(self._secrets, ended, output)
         except StepInterrupted:
             ended, output = _DRAINED, None
@@ -212,7 +213,7 @@ class Executor:
                 return b"+" + encode_result(function(*work.get("args", ()), **work.get("with", {})))
             except StartFailed as error:
                 sys.stderr.write(traceback_of(error))
-                return f"-{error.cause} {error}".encode()
+                return f"-{error.cause} {error}".encode("utf-8", "backslashreplace")
 
         with self._place.make() as scratch:
             ended, result = self._containment.call(call, self._step(claim, work, scratch))

@@ -42,7 +42,9 @@ def fail_oddly():
     class Odd(Exception):
         def __str__(self): raise RuntimeError
     raise Odd
+def fail_on_a_name(): raise ValueError("caf\\udce9 \\ud800")
 def leave(code=None): sys.exit(code)
+def leave_on_a_name(): sys.exit("caf\\udce9")
 def interrupt(): raise KeyboardInterrupt
 def no_memory(): raise MemoryError("10 TiB")
 def recurse(): return recurse()
@@ -214,6 +216,8 @@ def test_an_exception_is_told_with_its_place(worker: WorkerProcess) -> None:
         ("recurse", [], Cause.EXCEPTION, None),
         ("fail_oddly", [], Cause.EXCEPTION, None),
         ("add", [], Cause.EXCEPTION, None),
+        ("fail_on_a_name", [], Cause.EXCEPTION, None),
+        ("leave_on_a_name", [], Cause.EXIT, 1),
     ],
 )
 def test_other_ends_have_their_causes(
@@ -222,6 +226,16 @@ def test_other_ends_have_their_causes(
     outcome = worker.run(function, *args)
     assert (outcome.state, outcome.cause, outcome.exit_code) == (TaskState.FAILED, cause, code)
     assert worker.run("add", 1).state is TaskState.COMPLETED  # and the worker lives
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["in the worker", "in a child"])
+def test_an_exception_may_name_a_file_that_is_not_unicode(worker: WorkerProcess, alone: bool) -> None:
+    limits = {"limits": {"pids": 100, "bestEffort": True}} if alone else {}
+    worker.give({"python": "work:fail_on_a_name"} | limits)
+    outcome = worker.outcome()
+    assert (outcome.cause, outcome.exit_code) == (Cause.EXCEPTION, None)
+    assert outcome.message == "ValueError: caf\\udce9 \\ud800"
+    assert "in fail_on_a_name" in outcome.stderr
 
 
 @pytest.mark.parametrize(
