@@ -122,7 +122,7 @@ class CarriedReader:
 
     def _open(self) -> Reader | None:
         if self._local is None and os.access(self._path, os.R_OK):
-            from kubemin.store.sqlite import SqliteReader
+            from kubemin.store.sqlite.reader import SqliteReader
 
             try:
                 self._local = SqliteReader(self._path)

@@ -52,7 +52,7 @@ _OPERATIONS: dict[str, Callable[[Store, _Request], Any]] = {
 
 def carry_out_all(path: str, bodies: Iterable[bytes]) -> list[bytes]:
     """Replies, after the commit. Nothing is written when one request cannot be carried out."""
-    from kubemin.store.sqlite import SqliteStore
+    from kubemin.store.sqlite.store import SqliteStore
 
     store = SqliteStore(path, instance=uuid.uuid4().hex)
     try:

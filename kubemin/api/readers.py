@@ -59,7 +59,7 @@ class Readers:
             from kubemin.api.carried import CarriedReader
 
             return CarriedReader(self.fleet.open(), self._path)
-        from kubemin.store.sqlite import SqliteReader
+        from kubemin.store.sqlite.reader import SqliteReader
 
         self._check()
         return SqliteReader(self._path)

@@ -39,8 +39,9 @@ from kubemin.modes import RULES, Mode, in_fleet
 from kubemin.scoreboard import Scoreboard
 from kubemin.store import failhook
 from kubemin.store.base import Change, Reader
-from kubemin.store.sqlite import SqliteReader, SqliteStore
 from kubemin.store.sqlite.moving import Moving
+from kubemin.store.sqlite.reader import SqliteReader
+from kubemin.store.sqlite.store import SqliteStore
 from kubemin.telemetry import log
 
 TICK = 5.0  # seconds: the longest sleep, and the heartbeat in the scoreboard

@@ -6,7 +6,7 @@ import ctypes
 import gc
 
 from kubemin import clock, kernel
-from kubemin.store.sqlite import SqliteStore
+from kubemin.store.sqlite.store import SqliteStore
 
 IDLE_SECONDS = 1.0  # without work; then once, until there is work again
 

@@ -22,7 +22,8 @@ from kubemin.model.graph import Edge, Graph, Node
 from kubemin.model.ids import run_ids
 from kubemin.model.records import Claim, Definition, Outcome, Owner, Submission, Usage
 from kubemin.model.states import TaskState
-from kubemin.store.sqlite import SqliteReader, SqliteStore
+from kubemin.store.sqlite.reader import SqliteReader
+from kubemin.store.sqlite.store import SqliteStore
 
 BUDGETS = {
     "submit": 8.0, "claim": 10.0, "finish": 9.0, "stage": 1.5, "unpack": 9.0, "chain step": 40.0, "states": 4.0,

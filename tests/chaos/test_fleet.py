@@ -27,7 +27,7 @@ from kubemin.errors import NotFound, StoreUnavailable
 from kubemin.model.records import RunView
 from kubemin.scoreboard import Scoreboard
 from kubemin.store.redis.node import NodeStore
-from kubemin.store.sqlite import SqliteReader
+from kubemin.store.sqlite.reader import SqliteReader
 
 SHORT = 8.0  # seconds, as in CI; a longer run has outages of the server too (each by itself: test_outages_fleet.py)
 QUIET = 20.0  # seconds after the last fault in which a lock may still have to lapse

@@ -15,7 +15,7 @@ from kubemin import Client
 
 WRITES_AND_STOPS = """
 import sys
-from kubemin.store.sqlite import SqliteStore
+from kubemin.store.sqlite.store import SqliteStore
 store = SqliteStore(sys.argv[1], instance="daemon")
 store.pause("some")
 store.close()

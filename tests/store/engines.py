@@ -10,8 +10,9 @@ from kubemin.clock import SECOND, Micros
 from kubemin.model.states import Cause, TaskState
 from kubemin.store.base import Reader, Store
 from kubemin.store.codec import STATES
-from kubemin.store.sqlite import SqliteReader, SqliteStore
 from kubemin.store.sqlite.database import connect_reader
+from kubemin.store.sqlite.reader import SqliteReader
+from kubemin.store.sqlite.store import SqliteStore
 
 START: Micros = 1_795_000_000 * SECOND
 

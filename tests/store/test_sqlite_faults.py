@@ -23,7 +23,9 @@ from kubemin.model.graph import Concurrency, Retry
 from kubemin.model.ids import run_id
 from kubemin.model.records import Owner
 from kubemin.model.states import RunState, TaskState
-from kubemin.store.sqlite import SqliteReader, SqliteStore, database
+from kubemin.store.sqlite import database
+from kubemin.store.sqlite.reader import SqliteReader
+from kubemin.store.sqlite.store import SqliteStore
 
 CHAIN = workflow("chain", node("a"), node("b", 0))
 
@@ -362,7 +364,7 @@ import sys
 sys.path[:0] = sys.argv[2:]
 from driving import ALICE, accept, of, outcome, single, take
 from graphs import node, workflow
-from kubemin.store.sqlite import SqliteStore
+from kubemin.store.sqlite.store import SqliteStore
 
 store = SqliteStore(sys.argv[1], instance="writer")
 store._session.db.execute("PRAGMA wal_autocheckpoint = 50")

@@ -27,8 +27,8 @@ from kubemin.scoreboard import Scoreboard
 from kubemin.store import failhook
 from kubemin.store.base import Blame
 from kubemin.store.redis.node import NodeStore
-from kubemin.store.sqlite import SqliteStore
 from kubemin.store.sqlite.moving import Moving
+from kubemin.store.sqlite.store import SqliteStore
 from kubemin.store.telling import tell
 from kubemin.telemetry import log
 

@@ -1,5 +1,1 @@
 """The local engine: SQLite. May use sqlite3 and the model; nothing outside this package sees a row or a query."""
-
-from kubemin.store.sqlite.store import SqliteReader, SqliteStore
-
-__all__ = ["SqliteReader", "SqliteStore"]

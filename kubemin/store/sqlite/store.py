@@ -1,4 +1,4 @@
-"""`SqliteStore` and `SqliteReader`: the store interface of `store/base.py` over one SQLite file.
+"""`SqliteStore`: the store interface of `store/base.py` over one SQLite file. Its reads are those of `reader.py`.
 
 Each method of the store is one transaction, or part of the one that `group()` holds open. The work is done by the
 modules beside this one; here is only what joins them.
@@ -13,31 +13,27 @@ from typing import Any, TypeVar
 from kubemin import clock as clocks
 from kubemin.clock import Micros, WallClock
 from kubemin.errors import Refused
-from kubemin.model.obstacles import Obstacles
-from kubemin.model.records import Accepted, Claim, Definition, Outcome, Owner, Rejection, RunView, Submission
-from kubemin.model.states import Cause, RunState
+from kubemin.model.records import Accepted, Claim, Definition, Outcome, Owner, Rejection, Submission
+from kubemin.model.states import Cause
 from kubemin.store.base import (
     SLICE,
     TASK_TIMEOUT,
     WINDOW,
     Blame,
     Change,
-    QueueView,
     Retention,
-    RunFilter,
     Stop,
     Verdict,
-    WorkflowView,
 )
 from kubemin.store.sqlite.claims import Claims
 from kubemin.store.sqlite.control import Control
-from kubemin.store.sqlite.database import connect_reader, copy, queries, reserve_log, translated
+from kubemin.store.sqlite.database import copy, reserve_log
 from kubemin.store.sqlite.duties import Duties
 from kubemin.store.sqlite.inputs import Inputs
 from kubemin.store.sqlite.intake import Intake
 from kubemin.store.sqlite.losses import Losses
-from kubemin.store.sqlite.obstacles import obstacles
 from kubemin.store.sqlite.outcomes import Outcomes
+from kubemin.store.sqlite.reader import Snapshots
 from kubemin.store.sqlite.reading import Reads
 from kubemin.store.sqlite.session import LOCAL, Session
 from kubemin.store.sqlite.settle import Settler
@@ -45,67 +41,7 @@ from kubemin.store.sqlite.settle import Settler
 T = TypeVar("T")
 
 
-class _Reading:
-    """The `Reader` methods, each within one snapshot."""
-
-    def _snapshot(self) -> AbstractContextManager[Reads]:
-        raise NotImplementedError
-
-    def run(self, run: str) -> RunView:
-        with self._snapshot() as reads:
-            return reads.run(run)
-
-    def runs(self, where: RunFilter) -> list[RunView]:
-        with self._snapshot() as reads:
-            return reads.runs(where)
-
-    def states(self, ids: Sequence[str]) -> dict[str, RunState]:
-        with self._snapshot() as reads:
-            return reads.states(ids)
-
-    def outputs(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        with self._snapshot() as reads:
-            return reads.outputs(ids)
-
-    def queues(self) -> list[QueueView]:
-        with self._snapshot() as reads:
-            return reads.queues()
-
-    def workflows(self) -> list[WorkflowView]:
-        with self._snapshot() as reads:
-            return reads.workflows()
-
-    def definition(self, name_or_hash: str) -> Definition | None:
-        with self._snapshot() as reads:
-            return reads.definition(name_or_hash)
-
-    def obstacles(self, run: str, step: str | None = None) -> Obstacles:
-        with self._snapshot() as reads:
-            return obstacles(reads, run, step)
-
-
-class SqliteReader(_Reading):
-    """Read-only, beside the daemon or without one. Opened when made; raises StoreUnavailable."""
-
-    def __init__(self, path: str) -> None:
-        self._path = str(path)
-        self._db = connect_reader(self._path)
-        self._reads = Reads(self._db, queries())
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[Reads]:
-        with translated(self._path):
-            self._db.execute("BEGIN")
-            try:
-                yield self._reads
-            finally:
-                self._db.execute("ROLLBACK")
-
-    def close(self) -> None:
-        self._db.close()
-
-
-class SqliteStore(_Reading):
+class SqliteStore(Snapshots):
     """The one writer of the file; the caller holds the state-directory lock.
 
     `instance` and `node` name this daemon and its machine; `task_timeout` (seconds) may be changed at any time.
