@@ -119,6 +119,26 @@ def test_as_many_as_take_a_few_milliseconds(worker: Worker) -> None:
     assert worker.batch.limit == MOST_TASKS
 
 
+def test_a_batch_is_as_long_as_its_tasks_take_with_what_stands_around_them(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy machine: functions that take nothing, and half a millisecond from one end to the next."""
+    now = clock.monotonic()
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    worker.learn("m:f")
+    assert worker.batch.limit == MOST_TASKS
+    worker.batch.begin([claim(n) for n in range(1, 31)])
+    for n in range(1, 31):
+        now += 0.0005
+        worker.batch.own(n)
+        worker.batch.ended(claim(n), outcome(n))
+    worker.batch.told()
+    assert 15 <= worker.batch.limit <= 17
+    now += 5.0  # idle
+    worker.learn("m:f")
+    assert worker.batch.limit > 17
+
+
 # --- results ---
 
 

@@ -282,6 +282,7 @@ class Claims:
         if extra is not None:
             more = decode_extra(extra)
             label, timeout = more.label or label, timeout if more.timeout is None else more.timeout
+        self.s.keep_label(run, label)
         attempt = 1
         if state[:1] == b"q":
             if len(life.fresh) > FORGET_FRESH:

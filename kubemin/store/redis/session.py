@@ -30,6 +30,7 @@ from kubemin.store.redis.signed_inputs import SignedInputs
 
 RECORDS = 100  # that one script may touch: 1 to 4 ms
 MOST_CHANGES = 10_000  # that nobody asked for; older ones are dropped
+MOST_LABELS = 1000
 FOLLOW_UP = 4  # slices that one operation may go on with what its script had to leave
 TIME_LIFE = 1.0  # seconds that a reading of the server's clock is used for stamps of ordinary ends
 
@@ -69,6 +70,7 @@ class Session:
             "loss_limit": LOSS_LIMIT,
             "version": version,
         }
+        self._labels: dict[str, str] = {}  # of single tasks that were claimed here, by run: who tells of them need not ask
         self._left_out: dict[str, str] = {}  # what could not be read, and why
         self.on_failure: tuple[str, ...] = ()  # argv, of this node's settings
         self._offset = 0.0
@@ -190,7 +192,7 @@ class Session:
             self.changes.append(Change(what, run, "", task=f"{run}.{idx}", message=message))
             return
         if not digest:
-            label = self.solo_label(run)
+            label = self._labels.get(run) or self.solo_label(run)
             self.changes.append(Change(what, run, label, "", "", state, cause, attempt, message, True, seconds, waited))
             return
         step = task = ""
@@ -205,6 +207,11 @@ class Session:
         except CorruptDefinition:  # whoever is to work with it says so
             return ""
         return "" if plan is None else plan.step_path(node, item)
+
+    def keep_label(self, run: str, label: str) -> None:
+        if len(self._labels) >= MOST_LABELS:
+            self._labels.clear()
+        self._labels[run] = label
 
     def solo_label(self, run: str) -> str:
         work, extra = self.client.execute("HMGET", keys.run(run), "w", "x")

@@ -37,7 +37,8 @@ class Batch:
         self._estimates = Estimates()
         self._tickets, self._reports, self._outbox = tickets, reports, outbox
         self._waiting: dict[int, Claim] = {}  # by token: claimed, its ticket in the channel or taken back
-        self._began = 0.0
+        self._began = 0.0  # 0: no batch is under way
+        self._last_end = 0.0  # of a task, or the batch's beginning
         self._full = False  # a result has no place in the outbox
         self._told = float("-inf")
 
@@ -53,8 +54,8 @@ class Batch:
 
     @property
     def over(self) -> bool:
-        """It has lasted for long enough."""
-        return clock.monotonic() - self._began > BATCH_SECONDS
+        """It had lasted for long enough when its last task ended."""
+        return self._last_end - self._began > BATCH_SECONDS
 
     # --- claims -------------------------------------------------------------------------------------------------------
 
@@ -70,7 +71,7 @@ class Batch:
 
     def begin(self, claims: list[Claim]) -> list[Claim]:
         """Put their tickets into the channel; those that had no room come back."""
-        now = self._began = clock.monotonic()
+        now = self._began = self._last_end = clock.monotonic()
         if now - self._told > WATCHED_SECONDS and self._reports.try_send(BATCH, b"{}"):
             self._told = now
         for count, claim in enumerate(claims):
@@ -101,15 +102,26 @@ class Batch:
 
     def ended(self, claim: Claim, outcome: Outcome) -> None:
         label = label_of(claim)
-        self._estimates.record(label, (outcome.finished - outcome.started) / SECOND)
+        self._estimates.record(label, self._taken(outcome))
         limit = min(self._estimates.window(label), MOST_TASKS if claim.quiet else MOST_STEPS)
         self.limit = min(self.limit, limit) if self.results else limit
         self.results.append(outcome)
         if self._waiting and not self._outbox.add(outcome):
             self._full = True
 
+    def _taken(self, outcome: Outcome) -> float:
+        """Seconds of the batch that the task took: with all that stands around it, which is most of it where tasks are
+        short, and more on a busy machine. So a batch fits its time there too, and little has to go back."""
+        now, seconds = clock.monotonic(), (outcome.finished - outcome.started) / SECOND
+        if self._began:
+            seconds = max(seconds, now - self._last_end)
+        self._last_end = now
+        return seconds
+
     def told(self) -> None:
         """The store has the results, or the disk."""
         self.results = []
         self._full = False
+        if not self._waiting:
+            self._began = 0.0
         self._outbox.clear()

@@ -72,6 +72,7 @@ class FleetWorker(Worker):
         self._mode = Mode()
         self._claims: deque[Claim] = deque()
         self._put_off: deque[tuple[int, bytes]] = deque()  # packets that stood between tickets
+        self._wait_poll: tuple[int, select.poll] | None = None  # by the connection that it waits for
         self._overdue: float | None = None  # when the reply to a BLPOP that is under way is late
         self._empty = 0
         self._counts = Sender(reports, metered=bool(settings.http_addr))
@@ -182,10 +183,9 @@ class FleetWorker(Worker):
         if waiting is None or left <= 0:
             self._cut_off("no reply came in time")
             return
-        poll = select.poll()
-        for fd in (waiting, self._tasks.fileno(), self._interrupts.fd):
-            poll.register(fd, select.POLLIN)
-        ready = dict(poll.poll(min(left, self._counts.left()) * 1000))
+        if self._wait_poll is None or self._wait_poll[0] != waiting:
+            self._wait_poll = waiting, _poll(waiting, self._tasks.fileno(), self._interrupts.fd)
+        ready = dict(self._wait_poll[1].poll(min(left, self._counts.left()) * 1000))
         if self._interrupts.fd in ready:
             self._interrupts.read()
         if waiting in ready:
