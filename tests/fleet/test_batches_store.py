@@ -129,3 +129,16 @@ def test_ends_that_an_earlier_daemon_left_are_delivered(scene: Scene) -> None:
     scene.batches.deliver_left_behind([])
     assert scene.ended.run not in scene.held() and len(scene.held()) == 3
     assert not os.path.exists(path_of(scene.folder, OWNER))
+
+
+def test_a_task_that_was_given_back_is_told_in_one_call(scene: Scene) -> None:
+    """Whoever claims it knows what it is called."""
+    scene.store.give_back(OWNER, [(claim.run, claim.idx, claim.token) for claim in scene.waiting])
+    claims = take(scene.store, 2, OTHER)
+    scene.store.changes()
+    calls: list[float] = []
+    scene.store.client.observe = calls.append
+    scene.store.finish(OTHER, [outcome(claim) for claim in claims])
+    assert len(calls) == 1
+    ends = [(change.run, change.workflow, change.state) for change in scene.store.changes()]
+    assert ends == [(claim.run, claim.step, "completed") for claim in claims]
