@@ -70,7 +70,7 @@ class Session:
             "loss_limit": LOSS_LIMIT,
             "version": version,
         }
-        self._labels: dict[str, str] = {}  # of single tasks that were claimed here, by run: who tells of them need not ask
+        self._labels: dict[str, str] = {}  # of single tasks that were claimed here, by run
         self._left_out: dict[str, str] = {}  # what could not be read, and why
         self.on_failure: tuple[str, ...] = ()  # argv, of this node's settings
         self._offset = 0.0
