@@ -21,6 +21,7 @@ import msgspec
 
 from kubemin.api import naming
 from kubemin.api.enqueue import Options
+from kubemin.api.files import Files
 from kubemin.api.gateway import Connection, Gateway, Moved, Requests
 from kubemin.api.options import Duration, Instant, RetryPolicy, past, queue_name, run_key, run_state, start_at
 from kubemin.api.payload import Call, Function, encode_json, slices
@@ -30,7 +31,7 @@ from kubemin.api.run import Run
 from kubemin.api.waiting import Waiting
 from kubemin.errors import NotFound, Refused, StoreUnavailable
 from kubemin.model.ids import run_id
-from kubemin.model.records import Definition, RunView, Submission
+from kubemin.model.records import Accepted, Definition, Rejection, RunView, Submission
 from kubemin.modes import in_fleet
 from kubemin.task import at_end
 
@@ -61,6 +62,7 @@ class Client:
         self._node = ""
         self._lock = threading.Lock()
         self._readers = Readers(state_dir)
+        self._files = Files()
         self._plain = Options(self)
         _clients.add(self)
 
@@ -124,7 +126,7 @@ class Client:
         given = dict(params or {})
         encode_json(given, "params")
         when = start_at(delay, at)
-        definition = _definition(workflow) or self._named(os.fspath(workflow))  # type: ignore[arg-type]
+        definition = self._definition(workflow)
         from kubemin.files import bind_params
 
         return self.submit_definition(definition, bind_params(definition.graph, given), run_key(key), when)
@@ -275,6 +277,10 @@ class Client:
 
     def submit_bodies(self, bodies: Sequence[bytes], definition: Definition | None = None) -> list[Run]:
         """Submissions as JSON, at most AT_ONCE, in one request. Raises the first rejection."""
+        if len(bodies) == 1 and (answer := self._straight(bodies[0], definition)) is not None:
+            if isinstance(answer, Rejection):
+                raise rejection(answer)
+            return [Run(self, answer.id, answer.created)]
         known = b',"definitions":[' + _encode(definition) + b"]" if definition is not None else b""
         request = b'{"op":"submit","submissions":[' + b",".join(bodies) + b"]" + known + b"}"
         replies = decode_replies(self._exchange([request])[0])
@@ -282,6 +288,14 @@ class Client:
         if rejected is not None:
             raise rejection(rejected)
         return [Run(self, reply.id, reply.created) for reply in replies]
+
+    def _straight(self, body: bytes, definition: Definition | None) -> Accepted | Rejection | None:
+        """One submission to Redis, without a request around it. None: it is for the daemon of this machine."""
+        fleet = self._fleet
+        if fleet is None:
+            return None
+        with self._lock:
+            return fleet.submit(body, definition) if fleet.is_right() else None
 
     def submit_many(self, bodies: Sequence[bytes]) -> None:
         """Any number of submissions in one commit: by one request, or staged in parts and then sealed."""
@@ -320,6 +334,13 @@ class Client:
             except Moved:
                 self._gateway.disconnect()
         return fleet.exchange(requests)
+
+    def _definition(self, workflow: str | os.PathLike[str] | Definition) -> Definition:
+        if isinstance(workflow, Definition):
+            return workflow
+        if isinstance(workflow, str) and not (os.sep in workflow or workflow.endswith((".yaml", ".yml", ".json"))):
+            return self._named(workflow)
+        return self._files.load(workflow)
 
     def _named(self, name: str) -> Definition:
         """The published definition; from the workflow folder while no daemon has published it yet. Raises NotFound."""
@@ -371,14 +392,3 @@ at_end(_let_go)
 
 def _id(run: str | Run) -> str:
     return run if isinstance(run, str) else run.id
-
-
-def _definition(workflow: str | os.PathLike[str] | Definition) -> Definition | None:
-    """What a file or a definition says; None for a name."""
-    if isinstance(workflow, Definition):
-        return workflow
-    if isinstance(workflow, str) and not (os.sep in workflow or workflow.endswith((".yaml", ".yml", ".json"))):
-        return None
-    from kubemin.files import load_workflow
-
-    return load_workflow(os.fspath(workflow))

@@ -7,13 +7,14 @@ client goes to Redis, and never to the file, which no other node would see.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from kubemin import clock, faults
-from kubemin.errors import NotDurable, Unreachable
-from kubemin.model.records import Accepted
+from kubemin.errors import NotDurable, NotFound, Unreachable
+from kubemin.model.records import Accepted, Definition, Rejection, Submission
 from kubemin.modes import uses_redis
 from kubemin.scoreboard import Scoreboard
 
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
 
 SURE_SECONDS = 0.5  # that an answer about the daemon's mode is relied on
 CONFIRMED = frozenset({"submit", "seal"})  # what `durability` is about
-
+MOST_SENT = 1000  # definitions that are known to be there
 TRIES = 3  # of a request whose connection breaks before it is known to be durable
 
+Done = list[tuple[str, Any]]  # operations, and what each answered
+Act = Callable[["NodeStore"], Done]
+
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Submission).decode
 
 
 class Fleet:
@@ -39,6 +44,7 @@ class Fleet:
         self._store: NodeStore | None = None
         self._asked = float("-inf")
         self._right = True
+        self._sent: set[str] = set()  # definitions that the server has, unless it lost them since
 
     def is_right(self) -> bool:
         """Whether submissions belong into Redis now."""
@@ -66,30 +72,48 @@ class Fleet:
 
     def exchange(self, requests: Requests) -> list[msgspec.Raw]:
         """All replies, in order. Raises the first refusal, StoreUnavailable when Redis does not answer, NotDurable."""
+        return [msgspec.Raw(_encode(value)) for value in self._perform(lambda store: _carry_out(store, requests))]
+
+    def submit(self, body: bytes, definition: Definition | None) -> Accepted | Rejection:
+        """One submission, the short way. Its definition is sent once, and again when the server says that it has none.
+        Raises StoreUnavailable, NotDurable, Invalid."""
+        one = _decode(body)
+
+        def act(store: NodeStore) -> Done:
+            answers = self._submit(store, one, definition)
+            faults.point("client.carried")
+            return [("submit", answers)]
+
+        answer: Accepted | Rejection = self._perform(act)[0][0]
+        return answer
+
+    def _submit(self, store: NodeStore, one: Submission, definition: Definition | None) -> list[Accepted | Rejection]:
+        if definition is None:
+            return store.submit([one])
+        if definition.hash in self._sent:
+            answers = store.submit([one])
+            if not any(isinstance(each, Rejection) and each.exit_code == NotFound.exit_code for each in answers):
+                return answers
+        store.define([definition])
+        if len(self._sent) >= MOST_SENT:
+            self._sent.clear()
+        self._sent.add(definition.hash)
+        return store.submit([one])
+
+    def _perform(self, act: Act) -> list[Any]:
         if self._store is None:
             self._store = self.open()
         if self._settings.durability == "none":
-            values = [value for _, value in self._carry_out(self._store, requests)]
-        else:
-            values = self._durably(self._store, requests)
-        return [msgspec.Raw(_encode(value)) for value in values]
+            return [value for _, value in act(self._store)]
+        return self._durably(self._store, act)
 
-    def _carry_out(self, store: NodeStore, requests: Requests) -> list[tuple[str, Any]]:
-        from kubemin.api.direct import carry_out
-
-        done = []
-        for body in requests():
-            done.append(carry_out(store, body))
-            faults.point("client.carried")
-        return done
-
-    def _durably(self, store: NodeStore, requests: Requests) -> list[Any]:
+    def _durably(self, store: NodeStore, act: Act) -> list[Any]:
         """Once more when the connection was made anew meanwhile: it may lead to a server that has not got the runs."""
         wanted, created = self._settings.durability, set[str]()
         for _ in range(TRIES):
             store.durability.require(wanted)
             serial = store.client.serial
-            done = self._carry_out(store, requests)
+            done = act(store)
             created |= {each.id for each in _accepted(done) if each.created}
             if any(op in CONFIRMED for op, _ in done):
                 self._confirm(store, wanted, [each.id for each in _accepted(done)])
@@ -117,7 +141,17 @@ class Fleet:
             self._store = None
 
 
-def _accepted(done: list[tuple[str, Any]]) -> list[Accepted]:
+def _carry_out(store: NodeStore, requests: Requests) -> Done:
+    from kubemin.api.direct import carry_out
+
+    done = []
+    for body in requests():
+        done.append(carry_out(store, body))
+        faults.point("client.carried")
+    return done
+
+
+def _accepted(done: Done) -> list[Accepted]:
     return [each for op, value in done if op == "submit" for each in value if isinstance(each, Accepted)]
 
 

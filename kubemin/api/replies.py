@@ -6,6 +6,7 @@ import msgspec
 
 from kubemin.api.gateway import KINDS
 from kubemin.errors import Invalid, KubeminError
+from kubemin.model.records import Rejection
 
 
 class Reply(msgspec.Struct):
@@ -21,7 +22,7 @@ class Reply(msgspec.Struct):
 decode_replies = msgspec.json.Decoder(list[Reply]).decode
 
 
-def rejection(reply: Reply) -> KubeminError:
+def rejection(reply: Reply | Rejection) -> KubeminError:
     if reply.exit_code == 2:
         return Invalid(reply.message)
     return KINDS.get(reply.exit_code, KubeminError)(reply.message, code=reply.code)

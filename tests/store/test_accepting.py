@@ -53,7 +53,11 @@ def test_a_repeat_by_id_is_the_same_run(engine: Engine) -> None:
         Accepted(alone.id, True), Accepted(alone.id, False), Accepted(whole.id, True), Accepted(whole.id, False),
     ]  # fmt: skip
     assert engine.store.submit([whole, alone]) == [Accepted(whole.id, False), Accepted(alone.id, False)]
-    assert len(take(engine.store)) == 2
+    other = single()
+    assert [engine.store.submit([each]) for each in (alone, other, other)] == [
+        [Accepted(alone.id, False)], [Accepted(other.id, True)], [Accepted(other.id, False)],
+    ]  # fmt: skip
+    assert len(take(engine.store)) == 3
 
 
 def test_a_repeat_of_a_finished_task_changes_nothing(engine: Engine) -> None:
@@ -61,6 +65,7 @@ def test_a_repeat_of_a_finished_task_changes_nothing(engine: Engine) -> None:
     accept(engine.store, again)
     finish(engine.store, outcome(take(engine.store)[0], output=1))
     assert engine.store.submit([single(), again])[1] == Accepted(again.id, False)
+    assert engine.store.submit([again]) == [Accepted(again.id, False)]
     assert engine.store.outputs([again.id]) == {again.id: {"reports.load:run": 1}}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -30,6 +31,8 @@ class Intake:
     def submit(self, submissions: Sequence[Submission], *, staged: bool = False) -> list[Answer]:
         """`staged`: unpacked from a batch, with the signature that its sender gave each. A run that its concurrency
         policy would reject waits instead."""
+        if len(submissions) == 1 and not staged and self._is_plain(submissions[0]):
+            return [self.submit_plain(submissions[0])]
         answers: list[Answer | None] = [None] * len(submissions)
         solos: dict[str, list[int]] = {}
         for number, submission in enumerate(submissions):
@@ -46,6 +49,22 @@ class Intake:
         return [answer for answer in answers if answer is not None]
 
     # --- single tasks ------------------------------------------------------------------------------------------------
+
+    def _is_plain(self, one: Submission) -> bool:
+        """A single task with nothing beside its work."""
+        return one.work is not None and self.s.signatures is None and not one.signature and has_nothing_beside(one)
+
+    def submit_plain(self, one: Submission) -> Answer:
+        """The way of most tasks that are submitted alone."""
+        try:
+            admission.check_single(one)
+        except KubeminError as error:
+            return admission.rejection(error)
+        touched, told = _places(one.queue, self.s.version)
+        now = "" if self.s.clock is None else self.s.clock()
+        touched = (*touched, keys.run(one.id))
+        fresh = self.s.client.run("submit_solo", touched, keys.PREFIX, one.id, encode(one.work), *told, now)
+        return Accepted(one.id, bool(fresh))
 
     def _flush(
         self,
@@ -178,11 +197,24 @@ class Intake:
                     yield part.partition(b"|")[2]
 
 
+@lru_cache(64)
+def _places(queue: str, version: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys that `submit_solo` touches for every task of this queue, and what it is told of it."""
+    touched = (
+        keys.queue(queue, version), keys.pending(queue, version), keys.SEQ, keys.RUNS, keys.QUEUES, keys.PAUSED,
+    )  # fmt: skip
+    return touched, (f" {version} {queue}", queue, f"{queue}@{version}", keys.held(queue, version))
+
+
+def has_nothing_beside(one: Submission) -> bool:
+    plain = one.key is None and one.timeout is None and one.retry is None and one.start_at is None
+    return plain and not one.workflow
+
+
 def _arguments(submissions: Iterable[Submission], signatures: Signatures | None) -> list[Any]:
     arguments: list[Any] = []
     for each in submissions:
-        plain = each.key is None and each.timeout is None and each.retry is None and each.start_at is None
-        if plain and not each.workflow and signatures is None and not each.signature:
+        if signatures is None and not each.signature and has_nothing_beside(each):
             arguments += (each.id, encode(each.work), b"", b"", b"", b"")
             continue
         extra, work = beside(each), encode(each.work)
