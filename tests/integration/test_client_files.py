@@ -1,4 +1,4 @@
-"""A workflow file that is submitted again and again is compiled once, and read again as soon as it says other things."""
+"""A workflow file that is submitted again and again is compiled once, and again as soon as it says other things."""
 
 from __future__ import annotations
 
