@@ -22,6 +22,7 @@ from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE, EXIT_SWITCH
 from kubemin.proctitle import set_title
 from kubemin.scoreboard import SlotRecord
 from kubemin.supervisor import signals
+from kubemin.supervisor.forking import Child
 from kubemin.supervisor.link import Link, Message
 from kubemin.supervisor.node import Node
 from kubemin.supervisor.slots import Life, ending, jittered
@@ -216,7 +217,7 @@ class Keeper:
 
         self._link = Link(ours)
         try:
-            self.pid = node.forker.fork(child, role="coordinator")
+            self.pid = node.forker.fork(Child(child, role="coordinator"))
         except OSError as exc:
             self._close()
             self._could_not_fork(exc, now)

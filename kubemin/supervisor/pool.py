@@ -14,17 +14,17 @@ from typing import Protocol
 import msgspec
 
 from kubemin import clock
-from kubemin.channel import PacketConnection
 from kubemin.config import Settings
-from kubemin.proctitle import set_title
 from kubemin.scoreboard import EMPTY, SOILED, SlotRecord, SlotState
 from kubemin.steps.containment import kill_slot
+from kubemin.supervisor.birth import Birth
 from kubemin.supervisor.node import Node
 from kubemin.supervisor.rolling import View, next_to_replace
-from kubemin.supervisor.slots import YOUNG, Channel, Life, Slot, ending, kill, tell_to_end
+from kubemin.supervisor.slots import YOUNG, Life, Slot, ending, kill, tell_to_end
 from kubemin.telemetry import log
 
 FORK_SECONDS = 0.02  # of forking in one round, so that starting 1024 workers does not hold up a signal
+FORKS_IN_A_ROW = 16  # without a look at the time
 START_SECONDS = 60.0  # for a worker to become idle
 START_LOOK = 0.005  # between two looks while a worker starts
 ROLL_LOOK = 0.05  # the same while workers are replaced
@@ -144,12 +144,12 @@ class Pool:
     def _fill(self, now: float) -> None:
         canary = self._canary
         numbers = [*range(self.want), *([canary.slot] if canary and not canary.failure else [])]
-        for number in numbers:
-            slot = self._slots.setdefault(number, Slot(number))
-            if slot.life is None and slot.not_before <= now:
-                self._fork(slot, now)
-                if clock.monotonic() > now + FORK_SECONDS:
-                    return
+        slots = [self._slots.setdefault(number, Slot(number)) for number in numbers]
+        missing = [slot for slot in slots if slot.life is None and slot.not_before <= now]
+        for at in range(0, len(missing), FORKS_IN_A_ROW):
+            self._fork(missing[at : at + FORKS_IN_A_ROW], now)
+            if clock.monotonic() > now + FORK_SECONDS:
+                return
         for number in [n for n, slot in self._slots.items() if slot.life is None and n not in numbers]:
             del self._slots[number]
             self._node.board.slot_writer(number).clear()
@@ -202,46 +202,35 @@ class Pool:
 
     # --- forks --------------------------------------------------------------------------------------------------------
 
-    def _fork(self, slot: Slot, now: float) -> None:
-        node, incarnation = self._node, self._incarnation + 1
-        generation, settings = self.generation, node.settings
+    def _fork(self, slots: list[Slot], now: float) -> None:
+        births: list[Birth] = []
+        for slot in slots:
+            try:
+                births.append(self._prepare(slot))
+            except OSError as exc:
+                self._cannot_fork(slot, now, exc)
+        pids, refusal = self._node.forker.fork_row([birth.child for birth in births])
+        for birth, pid in zip(births, pids, strict=False):
+            self._note_birth(birth, pid, now)
+        for birth in births[len(pids) :]:
+            self._node.forker.disown(birth.channel)
+            assert refusal is not None
+            self._cannot_fork(self._slots[birth.slot], now, refusal)
+
+    def _prepare(self, slot: Slot) -> Birth:
+        """Raises OSError (no more descriptors)."""
+        generation, settings = self.generation, self._node.settings
         if self._canary is not None and self._canary.slot == slot.number:
             generation, settings = self._canary.generation, self._canary.settings
-        node.board.slot_writer(slot.number).clear()
-        try:
-            channel = Channel.open(node.forker)
-        except OSError as exc:
-            self._cannot_fork(slot, now, exc)
-            return
+        self._incarnation += 1
+        return Birth.prepare(self._node, slot, self._incarnation, generation, settings)
 
-        def child() -> int:
-            _begin_life(node, slot.number, incarnation, generation)
-            tickets, tasks, reports = (PacketConnection(fd) for fd in channel.of_worker)
-            return node.entries.worker(
-                slot=slot.number,
-                incarnation=incarnation,
-                generation=generation,
-                instance=node.instance,
-                settings=settings,
-                board=node.board,
-                tasks=tasks,
-                reports=reports,
-                supervisor_pid=node.pid,
-                tickets=tickets,
-                patience=slot.patience,
-            )
-
-        try:
-            pid = node.forker.fork(child, role=f"worker {slot.number}", keep=channel.of_worker, limited=True)
-        except OSError as exc:
-            node.forker.disown(channel)
-            self._cannot_fork(slot, now, exc)
-            return
-        self._incarnation = incarnation
-        slot.life = Life(slot.number, pid, incarnation, generation, now, channel)
+    def _note_birth(self, birth: Birth, pid: int, now: float) -> None:
+        slot = self._slots[birth.slot]
+        slot.life = life = Life(birth.slot, pid, birth.incarnation, birth.generation, now, birth.channel)
         self._by_pid[pid] = slot
-        log.debug("worker started", worker=slot.number, pid=pid, incarnation=incarnation, generation=generation)
-        self._told.worker_forked(slot.life)
+        log.debug("worker started", worker=life.slot, pid=pid, incarnation=life.incarnation, generation=life.generation)
+        self._told.worker_forked(life)
 
     def _cannot_fork(self, slot: Slot, now: float, exc: OSError) -> None:
         pause = slot.could_not_fork(now)
@@ -298,12 +287,6 @@ class Pool:
             log.warning("worker died young; the next one waits", **fields, seconds=round(pause, 2))
         else:
             log.debug("worker ended", **fields)
-
-
-def _begin_life(node: Node, slot: int, incarnation: int, generation: int) -> None:
-    set_title(f"kubemin: worker {slot} [starting]")
-    writer = node.board.slot_writer(slot)
-    writer.state(SlotState.STARTING, pid=os.getpid(), incarnation=incarnation, generation=generation)
 
 
 def _is_soiled(status: int, record: SlotRecord | None) -> bool:

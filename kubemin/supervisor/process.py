@@ -7,6 +7,7 @@ import signal
 
 from kubemin import kernel
 from kubemin.config import Settings
+from kubemin.proctitle import set_title
 from kubemin.supervisor import forking, start
 from kubemin.supervisor.loop import NOW, Supervisor
 from kubemin.supervisor.node import Check, Entries, Node
@@ -41,6 +42,7 @@ def supervise(settings: Settings, entries: Entries) -> int:
     start.claim_runtime(settings)
     notify = Notifier()
     node = Node(settings, board, instance, entries, forking.Forker())
+    set_title("kubemin: supervisor")  # the first title copies the environment: once, and not in each child
     log.info("starting", node=settings.node_id, workers=settings.max_workers, state=settings.state_dir)
     try:
         return Supervisor(node, signals, notify, predecessor).run()

@@ -22,6 +22,7 @@ from kubemin.config.values import show
 from kubemin.errors import KubeminError
 from kubemin.proctitle import set_title
 from kubemin.supervisor.coordinator import Keeper
+from kubemin.supervisor.forking import Child
 from kubemin.supervisor.node import Node
 from kubemin.supervisor.pool import Canary, Pool
 from kubemin.supervisor.slots import ending
@@ -136,7 +137,7 @@ class Reload:
             return 0
 
         try:
-            self.checker = node.forker.fork(child, role="checker")
+            self.checker = node.forker.fork(Child(child, role="checker"))
         except OSError as exc:
             self._failed(f"the configuration cannot be checked: no process can be forked ({exc.strerror})")
 

@@ -21,3 +21,92 @@ COSTLY = {
 def test_nothing_costly_is_imported_before_the_forks() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
     assert not COSTLY & set(done.stdout.split())
+
+
+def run(script: str) -> list[int]:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
+
+
+PRIVATE = """
+import os, signal, sys
+import kubemin.supervisor.process
+from kubemin.supervisor.forking import Child, Forker
+from kubemin.supervisor.loop import Supervisor
+
+def private(pid):
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
+
+def end(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+def one_by_one(children):
+    for child in children:
+        yield forker.fork(child)
+        sorted(name for module in list(sys.modules.values()) for name in vars(module))  # what a supervisor does
+
+said, told = os.pipe()
+forker = Forker()
+forker.prepare()
+children = [Child(lambda: os.write(told, b"x") and signal.pause() or 0, "worker") for _ in range(4)]
+for pids in (forker.fork_row(children)[0], list(one_by_one(children))):
+    for _ in pids:
+        os.read(said, 1)
+    print(private(pids[1]))
+    end(pids)
+"""
+
+
+def test_workers_forked_in_a_row_share_what_the_supervisor_writes_to() -> None:
+    in_a_row, one_by_one = run(PRIVATE)
+    assert in_a_row < one_by_one - 200  # KiB
+
+
+HOLES = """
+from kubemin.supervisor import heap
+sizes = range(48, 513, 16)
+holes = [bytes(size - heap._EMPTY) for _ in range(500) for size in sizes]
+kept = [each for n, each in enumerate(holes) if n // len(sizes) % 2]
+del holes
+filled = heap.filling()
+found = 0
+for size in sizes:
+    new = [bytes(size - heap._EMPTY) for _ in range(20)]
+    found += sum(id(b) - id(a) != size for a, b in zip(new, new[1:]))
+print(len(filled), found)
+"""
+
+
+def test_no_hole_of_the_heap_is_left_for_a_childs_objects() -> None:
+    filled, apart = run(HOLES)
+    assert filled > 1000
+    assert apart <= 60  # two a size, where a new pool begins; without the filling none follows another
+
+
+CODE = """
+from kubemin import kernel
+
+def resident():
+    total, text = 0, False
+    with open("/proc/self/smaps") as file:
+        for line in file:
+            if "-" in line.split()[0]:
+                text = " r-xp " in line and "/" in line
+            elif text and line.startswith("Rss:"):
+                total += int(line.split()[1])
+    return total
+
+import decimal, json, sqlite3
+before = resident()
+kernel.forget_code()
+print(before, resident())
+"""
+
+
+def test_program_text_is_given_back() -> None:
+    before, after = run(CODE)
+    assert after < 0.7 * before  # what runs comes back at once

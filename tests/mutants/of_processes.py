@@ -238,7 +238,7 @@ SUPERVISORS = (
     Mutant(
         "a worker keeps the channels of the others",
         "kubemin/supervisor/forking.py",
-        "            _close(self.private.difference(keep))",
+        "            _close(self.private.difference(child.keep))",
         "            pass",
         (f"{SUPERVISOR}test_a_worker_holds_nobody_elses_channel",),
     ),
