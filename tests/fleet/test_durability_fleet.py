@@ -21,8 +21,8 @@ ONE = "name: one\nsteps: [{name: a, run: [echo, hi]}]\n"
 @contextmanager
 def replica_of(master: Server) -> Iterator[Server]:
     with running(master.kind, replicaof=f"127.0.0.1 {master.port}") as replica:
-        wait_until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
-        wait_until(lambda: b"state=online" in master.command("INFO", "replication"))
+        wait_until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"), 20)
+        wait_until(lambda: b"state=online" in master.command("INFO", "replication"), 20)
         yield replica
 
 

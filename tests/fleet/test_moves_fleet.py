@@ -95,7 +95,7 @@ def test_a_replica_that_had_not_heard_of_all_is_promoted_by_sentinel(where: str,
         assert set(daemon.client.wait(known[:2], 20).values()) == {"completed"}
         fabric.master.kill()
         fabric.replica.resume()
-        fabric._wait(lambda: b"role:master" in fabric.replica.command("INFO", "replication"))
+        wait_until(lambda: b"role:master" in fabric.replica.command("INFO", "replication"), 20)
         began = time.monotonic()
         fresh = enqueued(fleet, log, 20)
         # A token may be given out twice now; a worker that was told to stop under the first use heeds it no more.
