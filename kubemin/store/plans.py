@@ -36,6 +36,7 @@ class Plan:
         self.graph = graph
         self.nodes: tuple[Node, ...] = graph.nodes
         self._work: dict[int, tuple[bytes, bool]] = {}
+        self.needed_by: dict[int, bytes | None] = {}  # what the Redis engine works out of it once (redis/plain.py)
 
     @cached_property
     def dependents(self) -> list[list[tuple[int, int]]]:

@@ -62,7 +62,7 @@ def test_a_report_in_between_does_not_drop_the_claim(proxy: FaultProxy, store: N
 
 def test_what_follows_a_reply_may_fail(store: NodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Consequences that were left to this side: they are gone on with by others, the claims are not."""
-    chain = workflow("chain", node("a"), node("b", 0), node("c", 1))
+    chain = workflow("chain", node("a"), node("b", 0, when="always"), node("c", 1))
     run = start(store, chain)
     _, (first,) = store.finish_and_claim(ALICE, (), ("default",), 1)
     fails = [True]

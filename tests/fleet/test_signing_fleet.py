@@ -75,8 +75,9 @@ class Attacker:
         return self.redis.execute(*command)
 
     def change(self, key: str, field: str | int, **changes: Any) -> dict[str, Any]:
-        """Of a packed record; what it was."""
-        record = unpack(self("HGET", key, field))
+        """Of a record; what it was."""
+        raw = self("HGET", key, field)
+        record = {"s": 1, "o": 0, "q": 0, "Q": int(raw[1:])} if raw[:1] == b"q" else unpack(raw)
         self("HSET", key, field, pack(record | changes))
         return record  # type: ignore[no-any-return]
 

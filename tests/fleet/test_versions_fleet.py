@@ -239,6 +239,7 @@ def test_a_newer_record_in_an_older_list_goes_to_its_own(old: NodeStore, new: No
     old.client.execute("HSET", keys.run(solo), "s", b"q1 2 default")
     record = msgspec.msgpack.decode(old.client.execute("HGET", keys.run(step), "r"))
     old.client.execute("HSET", keys.run(step), "r", msgspec.msgpack.encode(record | {"v": 2}))
+    old.client.execute("HSET", keys.tasks(step), "i", "2 in another form")
     assert [claim.run for claim in take(old, 9, BOB)] == [other]
     assert [change.event for change in old.changes() if change.event == "newer"] == ["newer"] * 2
     assert take(old, 9, BOB) == [] and old.rescue(["default"], 0.0) == ([], 0)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from kubemin import clock
-from kubemin.clock import SECOND, Micros
+from kubemin.clock import Micros
 from kubemin.errors import StoreUnavailable
 from kubemin.model.ids import split_task
 from kubemin.model.records import PAYLOAD_BYTES, Claim, Outcome, Owner
@@ -20,12 +20,14 @@ from kubemin.model.references import ReferenceMissing
 from kubemin.model.states import TASK_TERMINAL, Cause, TaskState
 from kubemin.signing import Unsigned
 from kubemin.store.base import Blame, Change, Verdict
-from kubemin.store.codec import COMPLETED, NUMBERS, SETTLED, decode_extra, decode_label, encode, label_of
+from kubemin.store.codec import NUMBERS, decode_extra, decode_label, encode, label_of
 from kubemin.store.fleet import Entry as Entry
 from kubemin.store.inputs import Round
 from kubemin.store.plans import CorruptDefinition, Plan
 from kubemin.store.redis import keys
-from kubemin.store.redis.records import Final, SlotClaim, detail_of, pack, slot_claims
+from kubemin.store.redis.fresh import Fresh, FreshClaims, is_plain, started
+from kubemin.store.redis.plain import needed_by
+from kubemin.store.redis.records import SlotClaim, detail_of, pack, slot_claims
 from kubemin.store.redis.scripts import script
 from kubemin.store.redis.session import Session
 from kubemin.store.redis.signatures import cause_of
@@ -34,7 +36,6 @@ from kubemin.telemetry import log
 LOCK_TTL = 15.0  # seconds; the setting `lock.ttl`
 TAIL_BYTES = 4096  # of each stream of a task that completed; four times as much of one that failed
 OUTPUT_BYTES = 256 << 20  # of all tails: `retention.outputBytes`
-FORGET_FRESH = 1000  # of claims whose end nobody told
 MOST_BYTES = 16 * PAYLOAD_BYTES  # of a single task's work: beyond what anybody could submit, with a call's input
 RETIRED_FOR = 86_400  # seconds that a dead worker's late requests are still known
 
@@ -49,17 +50,6 @@ _VERDICTS = {
 _IN_FULL = 82  # R
 
 
-class _Fresh:
-    """A claimed single task in its first life: what its final record needs."""
-
-    __slots__ = ("at", "label", "queue", "queued", "version")
-
-    def __init__(self, label: str, at: Micros, state: bytes) -> None:
-        queued, version, queue = state[1:].decode().split(" ", 2)
-        self.label, self.at, self.queued = label, at, int(queued)
-        self.queue, self.version = "" if queue == "default" else queue, int(version)
-
-
 class _Life:
     """One life of one worker, as requests name it. `unanswered`: sent and without a reply: sent again as it is.
     `taken`: claimed, and not told to the caller, because something that followed the reply failed."""
@@ -68,7 +58,7 @@ class _Life:
 
     def __init__(self, owner: Owner, node: str) -> None:
         self.owner = owner
-        self.fresh: dict[str, _Fresh] = {}  # by TASK@TOKEN
+        self.fresh = FreshClaims()
         self.name = slot_name(owner)
         self.key = keys.slot(self.name)
         self.lock = lock_value(owner, node)
@@ -145,7 +135,7 @@ class Claims:
         now, shift = self.s.now(), self.s.shift()
         full = self._for_engine(life, [_told(each, shift) for each in outcomes])
         ttl = round(self.ttl * 1000)
-        request.arguments = [keys.PREFIX, full, "", now, life.name, life.lock, ttl, 0, "", 0, 1]
+        request.arguments = [keys.PREFIX, full, "", now, life.name, life.lock, ttl, 0, "", 0, 1, life.place]
         return self._send(life, request)
 
     def _queue_keys(self, queues: Sequence[str]) -> tuple[str, ...]:
@@ -167,18 +157,19 @@ class Claims:
         full, later = [], []
         for number, each in enumerate(outcomes):
             name = f"{each.run}.{each.idx}@{each.token}"
-            fresh = life.fresh.get(name)
-            if fresh is None or each.state is not TaskState.COMPLETED or each.stdout or each.stderr:
+            fresh = life.fresh.plain(name, each)
+            if fresh is None:
                 full.append(_told(each, shift))
                 later.append(number)
                 continue
-            plain += (name, _final(life, fresh, each, now, shift), b"" if each.output is None else bytes(each.output))
+            output = b"" if each.output is None else bytes(each.output)
+            plain += (name, fresh.record(each, life.place, now, shift), output, fresh.after)
             request.order.append(number)
         request.order += later
         popped, source = ("", 0) if entry is None else entry
         request.arguments = [
             keys.PREFIX, self._for_engine(life, full), life.number, now, life.name, life.lock, round(self.ttl * 1000),
-            limit, popped, source, 1 if full else 0, *plain,
+            limit, popped, source, 1 if full else 0, life.place, *plain,
         ]  # fmt: skip
         life.unanswered = request
         return request
@@ -200,63 +191,70 @@ class Claims:
         if reply[0] == b"STALE":
             life.unanswered = None
             raise StoreUnavailable("a later request of this worker was answered before", code="stale")
-        claims, spoilt = self._claims(life, reply[3:])  # may ask for inputs: until they are there, it is unanswered
+        claims, spoilt, begun = self._claims(life, reply[3:])  # may ask for inputs: until then it is unanswered
         life.taken += claims
         life.unanswered = None
+        verdicts, again = self._verdicts(life, request, reply[1])
         if len(reply) > 2 and reply[2] is not None:
             self.s.take(*reply[2])
             if reply[2][0]:
                 self.s.follow_up()
+        self.s.changes += begun
         if spoilt:
             self._finish(life, spoilt, (), 0, None)
-        outcomes = request.outcomes
-        verdicts = [Verdict.FENCED] * len(outcomes)
+        if again:
+            self._send_in_full(life, request.outcomes, again, verdicts)
+        return verdicts
+
+    def _verdicts(self, life: _Life, request: _Request, letters: bytes) -> tuple[list[Verdict], list[int]]:
+        """Told of each outcome, but for those that have to be sent in full."""
+        verdicts = [Verdict.FENCED] * len(request.outcomes)
         again = []
-        for number, letter in zip(request.order, reply[1], strict=True):
+        for number, letter in zip(request.order, letters, strict=True):
+            verdicts[number] = _VERDICTS[letter]
             if letter == _IN_FULL:
                 again.append(number)
-            verdicts[number] = _VERDICTS[letter]
-        if again:
-            self._send_in_full(life, tuple(outcomes[number] for number in again), again, verdicts)
-        self._tell(life, outcomes, verdicts)
-        return verdicts
+        self._tell(life, request.outcomes, verdicts, again)
+        return verdicts, again
 
     def _send_in_full(
         self, life: _Life, outcomes: tuple[Outcome, ...], numbers: list[int], verdicts: list[Verdict]
     ) -> None:
-        """They were to be stopped meanwhile, so that their end has to be looked into."""
-        for each in outcomes:
-            life.fresh.pop(f"{each.run}.{each.idx}@{each.token}", None)
-        told = self._finish(life, outcomes, (), 0, None)
+        """Their end has to be looked into: they were to be stopped meanwhile, or what needs them has heard bad news."""
+        told = self._finish(life, tuple(outcomes[number] for number in numbers), (), 0, None)
         for number, verdict in zip(numbers, told, strict=True):
             verdicts[number] = verdict
 
-    def _tell(self, life: _Life, outcomes: Sequence[Outcome], verdicts: Sequence[Verdict]) -> None:
+    def _tell(
+        self, life: _Life, outcomes: Sequence[Outcome], verdicts: Sequence[Verdict], later: Sequence[int]
+    ) -> None:
         """Plain ends, which the script does not spend time on telling, and what was refused."""
-        for each, verdict in zip(outcomes, verdicts, strict=True):
-            fresh = life.fresh.pop(f"{each.run}.{each.idx}@{each.token}", None) if life.fresh else None
+        for number, (each, verdict) in enumerate(zip(outcomes, verdicts, strict=True)):
+            fresh = life.fresh.pop(each)
+            if number in later:
+                continue
             if verdict is Verdict.FENCED:
                 task = f"{each.run}.{each.idx}"
                 self.s.changes.append(Change("fenced", each.run, "", task=task, message=f"token {each.token}"))
-            elif fresh is not None and verdict is Verdict.ACCEPTED and _is_plain(each):
-                seconds = max(each.finished - each.started, 0) / SECOND
-                waited = max(fresh.at - fresh.queued, 0) / SECOND
-                self.s.changes.append(
-                    Change("finished", each.run, fresh.label, "", "", "completed", "", 1, "", True, seconds, waited)
-                )
+            elif fresh is not None and verdict is Verdict.ACCEPTED and is_plain(each):
+                self.s.changes.append(fresh.finished(each))
 
     # --- claims ------------------------------------------------------------------------------------------------------
 
-    def _claims(self, life: _Life, told: Sequence[Any]) -> tuple[list[Claim], tuple[Outcome, ...]]:
-        """What was claimed, and the ends of what cannot be read."""
+    def _claims(self, life: _Life, told: Sequence[Any]) -> tuple[list[Claim], tuple[Outcome, ...], list[Change]]:
+        """What was claimed, the ends of what cannot be read, and what is to be told of plain steps."""
         claims: list[Claim] = []
         spoilt: list[Outcome] = []
+        begun: list[Change] = []
         for each in told:
             task, _, token = each[0].decode().partition("@")
             run, idx = split_task(task)
             try:
                 if len(each) == 4:
                     claims.append(self._solo(life, run, int(token), *each))
+                elif len(each) == 3:
+                    claims.append(self._plain_step(life, run, idx, int(token), *each))
+                    begun.append(started(claims[-1], self.s.now() - int(each[2])))
                 else:
                     claims.append(self._step(run, idx, int(token), *each[1:]))
             except Unsigned as error:
@@ -267,7 +265,7 @@ class Claims:
             except (msgspec.DecodeError, CorruptDefinition, LookupError, TypeError, ValueError) as error:
                 message = f"its record cannot be read: {error}"
                 spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, Cause.CORRUPT, message))
-        return claims, tuple(spoilt)
+        return claims, tuple(spoilt), begun
 
     def _solo(
         self, life: _Life, run: str, token: int, name: bytes, work: bytes | None, state: bytes, extra: bytes | None
@@ -283,14 +281,23 @@ class Claims:
             more = decode_extra(extra)
             label, timeout = more.label or label, timeout if more.timeout is None else more.timeout
         self.s.keep_label(run, label)
-        attempt = 1
-        if state[:1] == b"q":
-            if len(life.fresh) > FORGET_FRESH:
-                life.fresh.clear()
-            life.fresh[name.decode()] = _Fresh(label, self.s.now(), state)
-        else:
-            attempt = int(state)
-        return Claim(run, 0, label, label, token, attempt, timeout, msgspec.Raw(work), None, "", True)
+        fresh = state[:1] == b"q"
+        attempt = 1 if fresh else int(state)
+        claim = Claim(run, 0, label, label, token, attempt, timeout, msgspec.Raw(work), None, "", True)
+        if fresh:
+            life.fresh.keep(name.decode(), Fresh.single(claim, self.s.now(), state))
+        return claim
+
+    def _plain_step(
+        self, life: _Life, run: str, idx: int, token: int, name: bytes, seen: bytes, queued: bytes
+    ) -> Claim:
+        _, digest, number, scheduled_at, workflow = seen.split(b" ", 4)
+        scheduled = None if scheduled_at == b"-" else scheduled_at
+        claim = self._step(run, idx, token, 1, digest, idx, -1, workflow, int(number), scheduled)
+        after = needed_by(self.s.plans.get(digest.decode()), idx)
+        if after is not None:
+            life.fresh.keep(name.decode(), Fresh(claim, self.s.now(), queued.decode(), after))
+        return claim
 
     def _step(
         self, run: str, idx: int, token: int, attempt: int, digest: bytes, node: int, item: int, workflow: bytes,
@@ -378,28 +385,6 @@ class Claims:
         for slot, claims in self.records(self.slots(self.s.instance)):
             found += [(owner_of(slot), claim.run, claim.idx, claim.token) for claim in claims]
         return found
-
-
-def _is_plain(outcome: Outcome) -> bool:
-    return outcome.state is TaskState.COMPLETED and not outcome.stdout and not outcome.stderr
-
-
-def _final(life: _Life, fresh: _Fresh, outcome: Outcome, now: Micros, shift: Micros) -> bytes:
-    return pack(
-        Final(
-            COMPLETED,
-            outcome.token,
-            life.place,
-            outcome.started + shift if outcome.started else fresh.at,
-            now,
-            fresh.queued,
-            SETTLED,
-            1,
-            detail_of(outcome),
-            fresh.queue,
-            fresh.version,
-        )
-    )
 
 
 def slot_name(owner: Owner) -> str:

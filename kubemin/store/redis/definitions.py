@@ -10,6 +10,7 @@ from kubemin.model.records import Definition
 from kubemin.model.references import has_reference
 from kubemin.store.codec import encode
 from kubemin.store.plans import Plan
+from kubemin.store.redis import plain
 from kubemin.store.redis.records import pack
 
 CHUNK = 200  # dependents in one field, as in lua/settle.lua
@@ -26,6 +27,10 @@ def fields(definition: Definition, version: int) -> Iterator[tuple[str, bytes | 
     yield "g", encode(definition.graph)
     yield "src", definition.source
     meta = {"n": len(plan.nodes), "t": definition.graph.timeout, "W": definition.graph.workflow}
+    if plain.has_some(plan):
+        meta["x"] = 1
+    if (pattern := plain.pattern(plan)) is not None:
+        yield "t", pattern
     yield "meta", pack(meta | ({"v": version} if version > 1 else {}))
 
 

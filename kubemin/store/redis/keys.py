@@ -47,7 +47,7 @@ def run(run_id: str) -> str:
 
 
 def tasks(run_id: str) -> str:
-    """Hash idx -> record (lua/core.lua), until the run is pruned."""
+    """Hash idx -> record (lua/core.lua); with plain steps also h and i (lua/steps.lua). Until the run is pruned."""
     return f"{PREFIX}tasks:{run_id}"
 
 
@@ -67,8 +67,8 @@ def parked(run_id: str, queue_name: str) -> str:
 
 
 def graph(digest: str) -> str:
-    """Hash: a definition. meta, g (graph as JSON), src, idx -> packed node, idx/N -> more dependents. Until
-    unreferenced."""
+    """Hash: a definition. meta, g (graph as JSON), src, idx -> packed node, idx/N -> more dependents, t (plain.py).
+    Until unreferenced."""
     return f"{PREFIX}graph:{digest}"
 
 

@@ -90,7 +90,7 @@ class Reads:
         if tasks is None and found.run is not None:
             self._page(run, found, found.run.nx)
         else:
-            found.tasks = dict(_readable((int(idx), body) for idx, body in _pairs(tasks)))
+            found.tasks = dict(_readable((int(idx), body) for idx, body in _pairs(tasks) if idx.isdigit()))
             found.outputs = {int(idx): body for idx, body in _pairs(outputs)}
         return found
 

@@ -18,7 +18,7 @@ from kubemin.errors import Refused, StoreUnavailable
 from kubemin.model.ids import split_task
 from kubemin.model.records import Outcome
 from kubemin.store import codec
-from kubemin.store.codec import QUEUED
+from kubemin.store.codec import QUEUED, RUNNING, WAITING
 
 VERSION = 1
 
@@ -98,6 +98,7 @@ class RunRecord(msgspec.Struct, gc=False):
     pl: int | None = None
     h: int | None = None
     ag: int | None = None
+    x: int | None = None
     ky: str | None = None
     v: int = 1
 
@@ -114,7 +115,7 @@ class SlotClaim(msgspec.Struct, gc=False):
 
 
 def slot_claims(raw: bytes) -> list[SlotClaim]:
-    """What one life of a worker holds (lua/slots.lua says how it is written)."""
+    """What one life of a worker holds (lua/slots.lua says how it is written); kind 3 there is a step, too."""
     claims = []
     for text in raw.decode(errors="replace").split("|", 3)[-1].split(";")[:-1]:
         if text.count(" ") != 5:  # a newer form, or spoilt
@@ -122,7 +123,7 @@ def slot_claims(raw: bytes) -> list[SlotClaim]:
         name, kind, _, _, stop, always = text.split(" ")
         task, _, token = name.partition("@")
         run, idx = split_task(task)
-        claims.append(SlotClaim(run, idx, int(token), int(kind), None if stop == "-" else stop, always == "a"))
+        claims.append(SlotClaim(run, idx, int(token), int(kind) % 3, None if stop == "-" else stop, always == "a"))
     return claims
 
 
@@ -159,16 +160,32 @@ class _Versioned(msgspec.Struct):
 
 encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 pack = msgspec.msgpack.Encoder().encode
-unpack_task = msgspec.msgpack.Decoder(TaskRecord).decode
+_unpack_task = msgspec.msgpack.Decoder(TaskRecord).decode
 unpack_run = msgspec.msgpack.Decoder(RunRecord).decode
 unpack_schedule = msgspec.msgpack.Decoder(Schedule).decode
 unpack_any = msgspec.msgpack.Decoder().decode
 _unpack_version = msgspec.msgpack.Decoder(_Versioned).decode
 
 
+def unpack_task(raw: bytes) -> TaskRecord:
+    """A step's task. In its first life its record is short: "wOPEN", "qQUEUED" or "rQUEUED TOKEN STARTED PLACE"."""
+    kind, words = raw[:1], raw[1:]
+    try:
+        if kind == b"w":
+            return TaskRecord(s=WAITING, o=int(words))
+        if kind == b"q":
+            return TaskRecord(s=QUEUED, q=0, Q=int(words))
+        if kind == b"r":
+            queued, token, started, place = words.decode().split(" ", 3)
+            return TaskRecord(s=RUNNING, k=int(token), Q=int(queued), B=int(started), w=place)
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
+    return _unpack_task(raw)
+
+
 def unpack_state(raw: bytes) -> TaskRecord:
     """A single task's state, or a task's record; "qINSTANT VERSION QUEUE" is queued for the first time."""
-    if raw[:1] != b"q":
+    if raw[:1] != b"q" or b" " not in raw:
         return unpack_task(raw)
     try:
         at, version, queue = raw[1:].decode().split(" ", 2)
@@ -212,7 +229,9 @@ def version_of(raw: bytes) -> int:
     """Of any record, as far as it says; 0: it cannot be read at all."""
     try:
         if raw[:1] == b"q":
-            return int(raw.split(b" ", 2)[1])
+            return int(raw.split(b" ", 2)[1]) if b" " in raw else 1
+        if raw[:1] in (b"w", b"r"):
+            return 1
         return _unpack_version(raw).v
     except (msgspec.MsgspecError, ValueError, IndexError):
         return 0

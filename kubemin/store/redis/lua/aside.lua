@@ -37,8 +37,8 @@ local function end_tasks(id)
   if call('HLEN', key) > 500 then return end
   local found = call('HGETALL', key)
   for n = 1, #found, 2 do
-    local known, task = pcall(unpack_one, found[n + 1])
-    if known and type(task) == 'table' and (tonumber(task.s) or COMPLETED) < COMPLETED then
+    local known, task = pcall(M.read_task, found[n + 1])
+    if known and task.s < COMPLETED then
       task.s, task.c, task.E, task.q, task.d = CANCELLED, 'corrupt', NOW, nil, nil
       call('HSET', key, found[n], pack(task))
     end
@@ -72,6 +72,7 @@ function M.put_aside(id, why)
   move_strange('tasks:' .. id)
   local found = call('HMGET', key, 'r', 's')
   if not found[1] and call('EXISTS', P .. 'tasks:' .. id) == 0 then return M.spoil(id, found[2], why) end
+  call('HDEL', P .. 'tasks:' .. id, 'h')
   local run, ckey, held = remains(id, found[1])
   call('HSET', key, 'corrupt', found[1] or '')
   pcall(end_tasks, id)

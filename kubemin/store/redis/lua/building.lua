@@ -4,7 +4,8 @@
 -- A run's record (packed map): d definition, W workflow, N nodes, s state, st why it is stopped, c cause, R round,
 -- S submitted, sa start_at, sc scheduled_at, B started, E finished, du due, dl deadline, T time-out (seconds), ck
 -- concurrency key, po its policy, pl its turn among those that wait for it, h holds it, l live, li in lists, pa parked, nx next idx, g stage, ag step to run again from, ky key, mv moved
--- here and not released: first idx not used, v version.
+-- here and not released: first idx not used, x 1 where plain steps
+-- (steps.lua) go on by themselves: its tasks' field h, where not empty, stands for `l`, and `li` is not counted; v version.
 
 function M.build(id, _, pos)
   local run = M.run(id)

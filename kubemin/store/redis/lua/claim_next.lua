@@ -1,17 +1,7 @@
 -- claim_next: the second half of finish_and_claim.lua: entries are popped and claimed, then the slot's record is written.
 local reply = { 'OK', '', false }
-local function take(entry, pending)
-  local id, idx, seq = match(entry, '^(%w+)%.(%d+)@(%d+)$')
-  if not id then return end
-  local name = id .. '.' .. idx
-  local found = idx == '0' and redis.pcall('HMGET', P .. 'run:' .. id, 'w', 's', 'x')
-  local state = found and found[2]
-  if not state or string.byte(state) ~= 113 or not find(state, ' 1 ', 1, true) then -- "q": queued in its first life
-    local last_one, back
-    held, last_one, back = E().take(entry, pending, found, held, reply)
-    if last_one then limit = #reply - 3 end
-    return back
-  end
+local function take_single(entry, pending, id, seq, found)
+  local name = id .. '.0'
   local lock = 'lock:{workflow:queue}:' .. name
   if not call('SET', lock, ARGV[6] .. seq, 'NX', 'PX', ARGV[7]) then
     if call('ZSCORE', pending, name) then E().guarded(id, M.postpone, id, 0, pending) end
@@ -22,7 +12,27 @@ local function take(entry, pending)
     return
   end
   held = held .. entry .. ' 1 ' .. now .. ' ' .. number .. ' - -;'
-  reply[#reply + 1] = { entry, found[1], state, found[3] }
+  reply[#reply + 1] = { entry, found[1], found[2], found[3] }
+end
+
+-- True: it goes back to the head.
+local function take(entry, pending)
+  local id, idx, seq = match(entry, '^(%w+)%.(%d+)@(%d+)$')
+  if not id then return end
+  local found = idx == '0' and redis.pcall('HMGET', P .. 'run:' .. id, 'w', 's', 'x')
+  local state = found and found[2]
+  if state and string.byte(state) == 113 and find(state, ' 1 ', 1, true) then -- "q": queued in its first life
+    return take_single(entry, pending, id, seq, found)
+  end
+  if not state then
+    local done, claim = S().claim(entry, pending, id, idx, seq)
+    reply[#reply + 1] = claim
+    if done then return end
+  end
+  local last_one, back
+  held, last_one, back = E().take(entry, pending, found, held, reply)
+  if last_one then limit = #reply - 3 end
+  return back
 end
 
 if limit > 0 and ARGV[9] ~= '' then take(ARGV[9], KEYS[2 * ARGV[10] + 1]) end
@@ -44,7 +54,7 @@ for at = 2, #KEYS, 2 do
     if M then M.draw() end
   end
 end
-if M then M.close(reply) end
+if M then M.close(reply, events) elseif #events > 0 then reply[3] = { 0, {}, events } end
 verdicts = table.concat(told)
 if #ended > 1216 then
   local entries = {}

@@ -8,7 +8,8 @@ function M.draw()
   M.place_all()
 end
 
-function M.close(reply)
+function M.close(reply, events)
+  for _, event in ipairs(events) do M.events[#M.events + 1] = event end
   M.settle(left or REQ.slice)
   M.flush()
   reply[3] = { (M.left or M.fans) and 1 or 0, M.fans or {}, M.events }

@@ -1,4 +1,4 @@
---@ then: rows
+--@ then: forms rows
 -- core: the rows of one call, read once, changed in memory and written together at the end (`M.flush`), so that an
 -- error half way has written nothing. Keys that follow from data are built from the prefix P; all share one hash slot.
 -- A task's record (packed map): s state, f flags, o open needs, q place (number) when listed, d due, a attempts used up,
@@ -10,7 +10,8 @@ local M = {
 }
 local NAMES = { [0] = 'waiting', 'queued', 'running', 'completed', 'failed', 'timeout', 'cancelled', 'skipped' }
 local band, bor, bnot, min, max = bit.band, bit.bor, bit.bnot, math.min, math.max
-local pack, unpack_one = cmsgpack.pack, cmsgpack.unpack
+local pack, unpack_one, match, sub = cmsgpack.pack, cmsgpack.unpack, string.match, string.sub
+local UNREADABLE = 'KUBEMIN_MISSING a record cannot be read'
 
 if not NOW then
   local time = call('TIME')
@@ -33,8 +34,15 @@ end
 
 -- Spoilt bytes often unpack to something.
 function M.sound(record)
-  if type(record) ~= 'table' or type(record.s) ~= 'number' then error('KUBEMIN_MISSING a record cannot be read') end
+  if type(record) ~= 'table' or type(record.s) ~= 'number' then error(UNREADABLE) end
   return record
+end
+
+-- Of a run with plain steps its tasks' hash says how many are live, while they go on without the engine (steps.lua).
+function M.live_of(run)
+  local live = call('HGET', P .. 'tasks:' .. run.id, 'h')
+  if live == '' then return run.l end
+  return tonumber(match(live or '', '^w?(%d+)$')) or error('KUBEMIN_MISSING the count of run ' .. run.id .. ' is missing')
 end
 
 -- Whatever its version: for looking. Who goes on with a run asks `find_run`.
@@ -44,6 +52,7 @@ function M.look_at(id)
     local raw = call('HGET', P .. 'run:' .. id, 'r')
     run = raw and M.sound(unpack_one(raw)) or false
     if run then run.id = id end
+    if run and run.x and run.g == RELEASED then run.l = M.live_of(run) end
     M.runs[id] = run
   end
   return run

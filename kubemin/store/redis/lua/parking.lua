@@ -7,6 +7,7 @@ local function listed(run, queue) return run.li[queue] or 0 end
 M.listed = listed
 
 function M.list_one(run, queue, delta)
+  if run.x then return end -- small enough to stand in lists as a whole
   run.li[queue] = listed(run, queue) + delta
   M.touch_run(run)
 end

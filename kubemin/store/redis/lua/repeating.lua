@@ -6,7 +6,11 @@ function M.repeated(raw)
   for _, claim in ipairs(slot.c) do
     if claim.request == slot.n then
       local name = string.format('%s@%.0f', claim.name, claim.token)
-      if claim.kind == 0 then
+      if claim.plain then
+        local found = call('HMGET', P .. 'tasks:' .. claim.id, 'i', claim.idx)
+        local queued = match(found[2] or '', '^r(%d+) ')
+        if found[1] and queued then reply[#reply + 1] = { name, found[1], queued } end
+      elseif claim.kind == 0 then
         local known, task = pcall(M.task, claim.id, claim.idx) -- deleted since: its claim is looked into at its end
         if known then reply[#reply + 1] = shown_step(M.run(claim.id), task, name) end
       else

@@ -34,7 +34,7 @@ run.s, run.g = WAITING, 0
 run.st, run.c, run.E, run.dl, run.du, run.h = nil, nil, nil, nil, nil, nil
 run.ck, run.po = REQ.ckey, REQ.policy
 for queue in pairs(run.li) do call('DEL', P .. 'parked:' .. run.id .. ':' .. queue) end
-run.l, run.li, run.pa = 1, {}, 0
+run.l, run.li, run.pa, run.x = 1, {}, 0, nil
 M.touch_run(run)
 M.acquire(run)
 if not run.ck or run.h then run.s = RUNNING end

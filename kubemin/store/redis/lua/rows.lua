@@ -1,6 +1,6 @@
 -- rows: tasks and plans of one call; goes on from core.lua.
 function M.keep(id, idx, raw)
-  local task = M.sound(unpack_one(raw))
+  local task = M.read_task(raw)
   task.run, task.idx = id, idx
   M.tasks[id .. '.' .. idx] = task
   return task

@@ -6,8 +6,9 @@ M.write_ended = slots.write_ended
 function M.late(name)
   M.flush()
   local id, idx, token = string.match(name, '^(%w+)%.(%d+)@(%d+)$')
-  local found = idx == '0' and call('HGET', P .. 'run:' .. id, 's') or call('HGET', P .. 'tasks:' .. id, idx)
-  local known, task = pcall(M.read_state, found or '')
+  local single = idx == '0' and call('HGET', P .. 'run:' .. id, 's')
+  local found = single or call('HGET', P .. 'tasks:' .. id, idx)
+  local known, task = pcall(single and M.read_state or M.read_task, found or '')
   if known and task.k == tonumber(token) and band(task.f or 0, SETTLED) ~= 0 then return 'D' end
   return 'F'
 end
@@ -15,7 +16,7 @@ end
 -- Of a retired life nothing is accepted; what was accepted before is still known.
 function M.refused()
   local told = {}
-  for at = 12, #ARGV, 3 do told[#told + 1] = M.late(ARGV[at]) end
+  for at = 13, #ARGV, 4 do told[#told + 1] = M.late(ARGV[at]) end
   for _, out in ipairs(REQ.out) do told[#told + 1] = M.late(string.format('%s.%d@%.0f', out[1], out[2], out[3])) end
   return { 'RETIRED', table.concat(told) }
 end

@@ -1,6 +1,6 @@
 -- slots: what one life of a worker holds, as text, since it is read and written with every task:
 --   NUMBER|VERDICTS|ENDED|CLAIMS    of the last request; ENDED: "RUN INSTANT," not yet written to `ended`
---   a claim: "RUN.IDX@TOKEN KIND STARTED NUMBER STOP ALWAYS;"   kind 0 step, 1 single task in its first life, 2 another
+--   a claim: "RUN.IDX@TOKEN KIND STARTED NUMBER STOP ALWAYS;"   kind 0 step, 1 single task in its first life, 2 another, 3 plain step
 local slots = {}
 
 function slots.parse(raw)
@@ -12,9 +12,11 @@ function slots.parse(raw)
   slot.n, slot.v, slot.e = number, verdicts, ended
   local form = '(%w+)%.(%d+)@(%d+) (%d) (%d+) (%d+) (%S+) (%S+);'
   for id, idx, token, kind, started, request, stop, always in string.gmatch(claims, form) do
+    local plain = kind == '3' -- a step like any, where it is not asked for
     slot.c[#slot.c + 1] = {
-      id = id, idx = tonumber(idx), token = tonumber(token), kind = tonumber(kind), started = tonumber(started),
-      request = request, stop = stop ~= '-' and stop or nil, always = always == 'a', name = id .. '.' .. idx,
+      id = id, idx = tonumber(idx), token = tonumber(token), kind = plain and 0 or tonumber(kind), plain = plain,
+      started = tonumber(started), request = request, stop = stop ~= '-' and stop or nil, always = always == 'a',
+      name = id .. '.' .. idx,
     }
   end
   return slot
@@ -22,7 +24,7 @@ end
 
 function slots.claim_text(claim)
   return string.format(
-    '%s@%.0f %d %.0f %s %s %s;', claim.name, claim.token, claim.kind, claim.started, claim.request, claim.stop or '-',
+    '%s@%.0f %d %.0f %s %s %s;', claim.name, claim.token, claim.plain and 3 or claim.kind, claim.started, claim.request, claim.stop or '-',
     claim.always and 'a' or '-')
 end
 

@@ -10,7 +10,7 @@ local function write_tasks()
     end
     task.run, task.idx, task.zz = nil, nil, nil
     fields[#fields + 1] = idx
-    fields[#fields + 1] = pack(task)
+    fields[#fields + 1] = M.pack_task(task)
     task.run, task.idx = id, idx
   end
   M.dirty = {}
@@ -21,10 +21,17 @@ local function write_tasks()
   end
 end
 
+-- Plain steps go on without the engine while nobody stops the run.
+local function write_live(id, run)
+  local plain = run.g == RELEASED and run.s < COMPLETED and not run.st
+  call('HSET', P .. 'tasks:' .. id, 'h', plain and (run.s == WAITING and 'w' or '') .. run.l or '')
+end
+
 local function write_runs()
   for _, run in ipairs(M.dirtied) do
     local id = run.id
     run.id, run.zz = nil, nil
+    if run.x then write_live(id, run) end
     call('HSET', P .. 'run:' .. id, 'r', pack(run))
     run.id = id
   end

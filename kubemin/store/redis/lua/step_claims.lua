@@ -1,0 +1,56 @@
+-- step_claims: what ended is written, and plain steps are claimed; goes on from steps.lua.
+local function write_run(run)
+  local fields = run.fields
+  for idx, text in pairs(run.tasks) do
+    fields[#fields + 1] = idx
+    fields[#fields + 1] = text
+  end
+  fields[#fields + 1] = 'h'
+  fields[#fields + 1] = run.live > 0 and run.live or ''
+  call('HSET', P .. 'tasks:' .. run.id, unpack(fields))
+  local record = run.record
+  if record then
+    record.s, record.E, record.l = COMPLETED, tonumber(now), 0
+    save(run.id, record, 'finished')
+    ended = ended .. run.id .. ' ' .. now .. ','
+  end
+end
+
+function S.write()
+  for _, run in ipairs(touched) do write_run(run) end
+  for queue, names in pairs(ready) do queue_ready(queue, names) end
+  runs, touched, ready = {}, {}, {}
+end
+
+-- Nil: the entry is the engine's.
+function S.claim(entry, pending, id, idx, seq)
+  if M and M.runs[id] then return nil end -- what the engine has in its hands it may have changed
+  local key = P .. 'tasks:' .. id
+  local found = redis.pcall('HMGET', key, 'i', idx, 'h')
+  local queued, live = match(found[2] or '', '^q(%d+)$'), found[3]
+  if not queued or sub(found[1] or '', 1, 2) ~= '1 ' or not find(live or '', '^w?%d+$') then return nil end
+  local begins = string.byte(live) == 119
+  local run = begins and plain_run(id, WAITING)
+  if begins and not run then return nil end
+  local lock, name = 'lock:{workflow:queue}:' .. id .. '.' .. idx, id .. '.' .. idx
+  if not call('SET', lock, ARGV[6] .. seq, 'NX', 'PX', ARGV[7]) then
+    if call('ZSCORE', pending, name) then E().guarded(id, M.postpone, id, tonumber(idx), pending) end
+    return true
+  end
+  if call('ZREM', pending, name) == 0 then
+    call('DEL', lock)
+    return true
+  end
+  local record = 'r' .. queued .. ' ' .. seq .. ' ' .. now .. ' ' .. ARGV[12]
+  if begins then
+    run.s, run.B = RUNNING, tonumber(now)
+    call('HSET', key, idx, record, 'h', sub(live, 2))
+    save(id, run, 'started')
+  else
+    call('HSET', key, idx, record)
+  end
+  held = held .. entry .. ' 3 ' .. now .. ' ' .. number .. ' - -;'
+  return true, { entry, found[1], queued }
+end
+return S
+end
