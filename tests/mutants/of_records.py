@@ -9,6 +9,7 @@ LUA = f"{REDIS}/lua"
 IDENTITY = "tests/fleet/test_identity_fleet.py::"
 DURABILITY = "tests/fleet/test_durability_fleet.py::"
 VERSIONS = "tests/fleet/test_versions_fleet.py::"
+PLAIN = "tests/fleet/test_plain_steps.py::"
 SPOILT = "tests/fleet/test_spoilt_fleet.py::"
 ONFAILURE = "tests/fleet/test_onfailure_fleet.py::"
 
@@ -89,5 +90,26 @@ ALL = (
         "if REQ.hook then call('RPUSH'",
         "if false then call('RPUSH'",
         (f"{ONFAILURE}test_killed_between_the_end_and_the_call_there_is_one[worker.settled]",),
+    ),
+    Mutant(
+        "steps of a run that is being stopped go on",
+        f"{LUA}/writing.lua",
+        "and run.s < COMPLETED and not run.st",
+        "and run.s < COMPLETED",
+        (f"{PLAIN}test_a_run_that_is_stopped_takes_no_plain_end[redis]",),
+    ),
+    Mutant(
+        "what a task has heard is forgotten by its short form",
+        f"{LUA}/forms.lua",
+        "if not plain[name] then return pack(task) end",
+        "",
+        (f"{PLAIN}test_bad_news_is_heard_between_plain_ends[redis]",),
+    ),
+    Mutant(
+        "a count that is gone is taken for nothing to count",
+        f"{LUA}/core.lua",
+        "if live == '' then return run.l end",
+        "if not live or live == '' then return run.l end",
+        (f"{PLAIN}test_a_count_that_somebody_deleted_ends_its_run_alone[redis]",),
     ),
 )

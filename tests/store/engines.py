@@ -164,6 +164,7 @@ ENGINES |= {"redis": Redis, "valkey": Valkey}
 SMALL_ENGINES |= {
     "redis": lambda folder: Redis(folder, slice_size=3, window=2),
     "valkey": lambda folder: Valkey(folder, slice_size=3, window=2),
+    "redis-plain": Redis,  # as large as they are, so that runs have plain steps
 }
 
 # Other ways to the same engine: the suite runs on them with `--topologies`.
