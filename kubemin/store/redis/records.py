@@ -1,4 +1,4 @@
-"""Records as Lua packs them (lua/core.lua, forms.lua, building.lua, solo.lua say what each field is), and their version.
+"""Records as Lua packs them (lua/core.lua, forms.lua, building.lua, solo.lua name the fields), and their version.
 
 A node reads all versions up to VERSION and writes that one. What leads to newer records (lists, due times, cursors)
 stands under keys of its own (`keys.mark`), so that an older node does not meet them in its work; where it does, by an
