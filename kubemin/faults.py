@@ -1,9 +1,10 @@
 """Named points at which a test can make a process die or stop, exactly there.
 
 `KUBEMIN_FAULT="coordinator.committed=kill"` arms a point; several are separated by commas. Actions: `kill` (SIGKILL of
-this process), `exit` (os._exit(70)), `stop` (SIGSTOP), `fail` (raise OSError ENOSPC), `hang` (go on never). `=kill@3`
-acts the third time a process passes. With `KUBEMIN_FAULT_ONCE=FILE` a point acts once in all processes together: who
-makes `FILE.POINT` acts. Not armed, a point costs one comparison. May touch: the environment, that file, this process.
+this process), `exit` (os._exit(70)), `stop` (SIGSTOP), `fail` (raise OSError ENOSPC), `hang` (go on never), `spin` (the
+same in a loop of C that holds the GIL). `=kill@3` acts the third time a process passes. With `KUBEMIN_FAULT_ONCE=FILE`
+a point acts once in all processes together: who makes `FILE.POINT` acts. Not armed, a point costs one comparison. May
+touch: the environment, that file, this process.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections import deque
+from itertools import repeat
 
 _armed: dict[str, tuple[str, int]] = {}
 _passed: dict[str, int] = {}
@@ -50,6 +53,8 @@ def _strike(name: str) -> None:
     elif action == "hang":
         while True:
             signal.pause()
+    elif action == "spin":
+        deque(repeat(None), maxlen=0)
     else:
         os.kill(os.getpid(), signal.SIGSTOP if action == "stop" else signal.SIGKILL)
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from kubemin import clock
 
 _PROC = "/proc"
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Process(NamedTuple):
@@ -24,6 +25,7 @@ class Process(NamedTuple):
     parent: int
     start: int  # clock ticks since boot
     state: str  # one letter, as in /proc/PID/stat: R, S, D, T, Z, …
+    cpu: float = 0.0  # seconds of processor time that it has used, all its threads
 
     @property
     def dead(self) -> bool:
@@ -37,7 +39,11 @@ def look(pid: int) -> Process | None:
             fields = file.read(4096).rpartition(b")")[2].split()  # the name may hold spaces and brackets
     except OSError:
         return None
-    return Process(pid, int(fields[1]), int(fields[19]), fields[0].decode()) if len(fields) > 19 else None
+    if len(fields) <= 19:
+        return None
+    return Process(
+        pid, int(fields[1]), int(fields[19]), fields[0].decode(), (int(fields[11]) + int(fields[12])) / _TICKS
+    )
 
 
 def everyone() -> Iterator[Process]:

@@ -6,9 +6,10 @@ place and mapped MAP_SHARED before the first fork. Each record has one writer; a
 CRC-32, is written by one copy, and a reader that finds it torn five times says None ("unknown").
 
 Layout, little-endian: 16 KiB header, 16 KiB coordinator, then 512 bytes a slot. The first two are JSON behind
-`sequence, length, CRC`, because they change rarely; a slot record is a fixed structure: it changes twice a task.
+`sequence, length, CRC`, because they change rarely; a slot record is a fixed structure: it changes twice a task. The
+last bytes of the coordinator's part are its pulse (`kubemin/pulse.py`).
 
-May touch: the one file. Its times are `clock.boottime`. Imports only errors and the clock.
+May touch: the one file. Its times are `clock.boottime`. Imports only errors, the clock and the pulse.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from zlib import crc32
 
 import msgspec
 
+from kubemin import pulse
 from kubemin.clock import boottime
 from kubemin.errors import StoreUnavailable, Unreachable
 
@@ -35,7 +37,8 @@ _TEXT = struct.Struct("<QII")  # sequence, length, CRC of what follows
 _HEADER_AT = 64
 _HEADER_SIZE = 16384 - 64
 _COORDINATOR_AT = 16384
-_COORDINATOR_SIZE = 16384
+_COORDINATOR_SIZE = 16384 - pulse.SIZE
+_PULSE_AT = _COORDINATOR_AT + _COORDINATOR_SIZE
 _SLOTS_AT = 32768
 _SLOT_SIZE = 512
 _LABEL_BYTES = 240
@@ -235,6 +238,7 @@ class Scoreboard:
         self._map = map_
         self.slots = slots
         self.path = path
+        self.pulse = pulse.Pulse(map_, _PULSE_AT)
         self._header: Header | None = None
         self._coordinator: CoordinatorRecord | None = None
 

@@ -160,7 +160,7 @@ class Gateway:
 
     def exchange(self, requests: Requests) -> list[msgspec.Raw]:
         """All replies, in order. Raises the first refusal as its KubeminError, Unreachable, Moved."""
-        pause, deadline = 0.005, clock.monotonic() + ARRIVAL
+        pause, deadline, lost = 0.005, clock.monotonic() + ARRIVAL, False
         while True:
             connection = self.connect()
             if connection is None:
@@ -177,7 +177,10 @@ class Gateway:
             try:
                 return self._over(connection, requests)
             except Dropped as exc:
-                # A coordinator that dies is back within a second; until its listener is gone, it even accepts.
+                # A coordinator that dies is back within a second; until its listener is gone, it even accepts. One that
+                # hung may have been waited for until now: the time begins with the first loss.
+                if not lost:
+                    lost, deadline = True, clock.monotonic() + ARRIVAL
                 if clock.monotonic() >= deadline:
                     raise Unreachable(
                         "the connection to the daemon keeps being lost; whether the request was carried out is not "

@@ -206,6 +206,6 @@ def _output(task: TaskView, most: int | None) -> None:
         text = msgspec.json.format(msgspec.json.encode(task.output), indent=2).decode()
         lines = text.splitlines()
         for line in lines[:OUTPUT_LINES]:
-            render.line(f"  {render.clean(line)}")
+            render.line(f"  {render.output(line)}")
         if len(lines) > OUTPUT_LINES:
             render.line(f"  … and {len(lines) - OUTPUT_LINES} lines more; -o json has all of it")

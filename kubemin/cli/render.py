@@ -35,11 +35,17 @@ _STATE_COLOURS = {
 _SHOWN = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160))} | {
     n: f"\\u{n:04x}" for n in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
+_SHOWN_OF_STEPS = {n: shown for n, shown in _SHOWN.items() if n != ord("\t")}
 
 
 def clean(text: str) -> str:
     """One line that cannot steer a terminal."""
     return text.translate(_SHOWN)
+
+
+def output(line: str) -> str:
+    """The same of a line that a step printed: its tabs are its own."""
+    return line.translate(_SHOWN_OF_STEPS)
 
 
 def is_terminal() -> bool:

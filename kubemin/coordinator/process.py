@@ -36,6 +36,7 @@ from kubemin.coordinator.server import Reply, Request, Server
 from kubemin.coordinator.waiters import Waiters
 from kubemin.errors import KubeminError, StoreUnavailable
 from kubemin.modes import RULES, Mode, in_fleet
+from kubemin.pulse import WORK
 from kubemin.scoreboard import Scoreboard
 from kubemin.store import failhook
 from kubemin.store.base import Change, Reader
@@ -80,6 +81,7 @@ class Coordinator:
             instance=instance,
             node=settings.node_id,
             task_timeout=settings.task_timeout,
+            beat=board.pulse.beat,
         )
         self.poller = select.epoll()
         self.control = Control(control)
@@ -166,6 +168,7 @@ class Coordinator:
 
     def _collect(self, timeout: float) -> None:
         """Read everything that has come in; no effects on the store."""
+        self.board.pulse.beat(timeout + WORK)
         self._quiet_only = True
         self._read(self.poller.poll(timeout))
         if self._quiet_only and self.pending and not self._store_failures:

@@ -17,7 +17,6 @@ import msgspec
 
 from kubemin import processes
 from kubemin.channel import packet_pair
-from kubemin.clock import boottime
 from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE, EXIT_SWITCH
 from kubemin.proctitle import set_title
 from kubemin.scoreboard import SlotRecord
@@ -25,6 +24,7 @@ from kubemin.supervisor import signals
 from kubemin.supervisor.forking import Child
 from kubemin.supervisor.link import Link, Message
 from kubemin.supervisor.node import Node
+from kubemin.supervisor.silence import Silence
 from kubemin.supervisor.slots import Life, ending, jittered
 from kubemin.telemetry import log
 
@@ -33,7 +33,6 @@ PAUSES = (0.0, 0.1, 0.2, 0.4, 0.7)  # seconds; promise P3 wants it back within 1
 FATAL_PAUSE = 10.0  # the same when it was ready once and now finds its store unusable
 CANNOT_START = 5  # deaths in a row with none ever ready: give up
 STOPPED_SECONDS = 0.5  # of being stopped (SIGSTOP) before it is replaced
-HUNG_SECONDS = 300.0  # without a sign of life, and not waiting for a disk
 LOOK_SECONDS = 0.25
 GRAVE_SECONDS = 5.0  # a death that a coordinator has read is repeated to its successor for this long
 GRAVES = 256  # kept at most, of those that were read
@@ -73,6 +72,7 @@ class Keeper:
         self._deaths = 0  # in a row, young
         self._next_look = 0.0
         self._stopped_since: float | None = None
+        self._silence = Silence(node.board.pulse)
 
     # --- for the loop -------------------------------------------------------------------------------------------------
 
@@ -216,6 +216,7 @@ class Keeper:
             )
 
         self._link = Link(ours)
+        self._silence.begin()
         try:
             self.pid = node.forker.fork(Child(child, role="coordinator"))
         except OSError as exc:
@@ -258,17 +259,9 @@ class Keeper:
         elif now > self._stopped_since + STOPPED_SECONDS:
             log.error("the coordinator was stopped by a signal; it is replaced", pid=self.pid)
             self.kill()
-        if self.ready and self._is_hung():
-            log.error("the coordinator gives no sign of life; it is replaced", pid=self.pid, seconds=HUNG_SECONDS)
+        if self._silence.is_hang(self.pid, now):
+            log.error("the coordinator gives no sign of life; it is replaced", pid=self.pid)
             self.kill()
-
-    def _is_hung(self) -> bool:
-        """No heartbeat for long, and it does not wait for a disk (state D), which nobody can hurry."""
-        record = self._node.board.read_coordinator()
-        if record is None or record.pid != self.pid or boottime() < record.tick + HUNG_SECONDS:
-            return False
-        process = processes.look(record.pid)
-        return process is not None and process.state != "D"
 
     # --- the dead -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from mutants import Mutant
 PROMISES = "tests/process/test_promises.py::"
 COMMITTED = "tests/process/test_commit_then_send.py::"
 SUPERVISOR = "tests/process/test_supervisor.py::"
+SILENCE = "tests/unit/test_silence.py::"
+HANGS = "tests/process/test_hangs.py::"
 CONTROL = "tests/process/test_supervisor_control.py::"
 WORKER = "tests/integration/test_worker_process.py::"
 PYTHON = "tests/integration/test_python_step.py::"
@@ -248,6 +250,27 @@ SUPERVISORS = (
         "        for life in (*(grave.life for grave in self._graves), *self._lives()):",
         "        for life in self._lives():",
         (f"{SUPERVISOR}test_death_that_the_coordinator_did_not_survive_is_told_again",),
+    ),
+    Mutant(
+        "a coordinator that waits for its disk is taken for one that hangs",
+        "kubemin/store/sqlite/session.py",
+        '        self.beat(DISK)\n        self.db.execute("COMMIT")',
+        '        self.db.execute("COMMIT")',
+        (f"{HANGS}test_one_that_waits_for_its_disk_is_not_replaced",),
+    ),
+    Mutant(
+        "a coordinator that others keep from the processor is taken for one that hangs",
+        "kubemin/supervisor/silence.py",
+        "            self._seconds += process.cpu - self._cpu",
+        "            self._seconds += min(now - self._looked, LONGEST_LOOK)",
+        (f"{SILENCE}test_one_that_computes_hangs_by_its_own_time",),
+    ),
+    Mutant(
+        "a coordinator that hangs is never replaced",
+        "kubemin/supervisor/coordinator.py",
+        "        if self._silence.is_hang(self.pid, now):",
+        "        if False:",
+        (f"{HANGS}test_one_that_hangs_is_replaced_and_what_runs_goes_on[hang]",),
     ),
     Mutant(
         "a second daemon takes the state directory",

@@ -115,9 +115,9 @@ def _follow_journal(client: Client, follower: Follower, id: str, step: str | Non
 
 def _print_line(line: Line, *, alone: bool) -> None:
     if alone:
-        render.raw(render.clean(line.text), line.stream)
+        render.raw(render.output(line.text), line.stream)
     else:
-        render.line(f"{render.paint(render.clean(line.step), 'cyan')} | {render.clean(line.text)}")
+        render.line(f"{render.paint(render.clean(line.step), 'cyan')} | {render.output(line.text)}")
 
 
 # --- the store ------------------------------------------------------------------------------------------------------

@@ -144,6 +144,7 @@ class Carrier:
             instance=self._instance,
             node=self._settings.node_id,
             task_timeout=self._settings.task_timeout,
+            beat=self._board.pulse.beat,
         )
         store.enter(Mode.CARRYING)
         running, live = store.running(), set(pool.owners())

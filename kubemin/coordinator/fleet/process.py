@@ -41,6 +41,7 @@ from kubemin.coordinator.publishing import take_over
 from kubemin.errors import Invalid, KubeminError, StoreUnavailable
 from kubemin.modes import Mode
 from kubemin.proctitle import set_title
+from kubemin.pulse import WORK
 from kubemin.scoreboard import Scoreboard
 from kubemin.store.redis.identity import OTHER_FLEET
 from kubemin.store.redis.node import WORKER_NAME, NodeRecord, NodeStore
@@ -69,6 +70,7 @@ class FleetCoordinator:
     ) -> None:
         self.instance, self.settings, self.board = instance, settings, board
         self.control, self.store = control, store
+        store.client.beat = board.pulse.beat
         self.poller = select.epoll()
         self.poller.register(control.fileno(), select.EPOLLIN)
         self.pool = FleetPool(instance, self.poller)
@@ -225,6 +227,7 @@ class FleetCoordinator:
     # --- what came ----------------------------------------------------------------------------------------------------
 
     def _collect(self, timeout: float) -> None:
+        self.board.pulse.beat(timeout + WORK)
         for fd, _ in self.poller.poll(timeout):
             if self.pool.owns(fd):
                 self.pool.read(fd, self.pending)

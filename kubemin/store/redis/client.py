@@ -14,6 +14,7 @@ from typing import Any
 
 from kubemin import clock
 from kubemin.errors import StoreUnavailable
+from kubemin.pulse import CONNECT, SERVER, WORK, Beat
 from kubemin.store.redis import identity
 from kubemin.store.redis.address import Address
 from kubemin.store.redis.backoff import Backoff
@@ -42,6 +43,7 @@ class Client:
         self._connects, self._calls = Backoff(), Backoff()
         self._failure: StoreUnavailable | None = None
         self.observe: Callable[[float], None] | None = None  # is told how long each exchange took
+        self.beat: Beat | None = None  # the pulse of the loop that uses this
         self._ahead = False  # whether commands are sent before earlier ones are answered
 
     @property
@@ -82,6 +84,8 @@ class Client:
         ahead: deque[Command] = deque()
         self._ahead = True
         for arguments in calls:
+            if self.beat is not None:
+                self.beat(SERVER)
             command = (b"EVALSHA", loaded.sha, len(keys), *keys, *arguments)
             ahead.append(command)
             self._send_ahead(command)
@@ -89,6 +93,8 @@ class Client:
                 replies.append(self._answer(loaded, ahead))
         while ahead:
             replies.append(self._answer(loaded, ahead))
+        if self.beat is not None:
+            self.beat(WORK)
         return replies
 
     def _send_ahead(self, command: Command) -> None:
@@ -141,6 +147,8 @@ class Client:
         drops = redirections = 0
         while True:
             connection = self._connected()
+            if self.beat is not None:
+                self.beat(SERVER)
             began = clock.monotonic() if self.observe is not None else 0.0
             try:
                 connection.send(packed)
@@ -155,6 +163,8 @@ class Client:
                 continue
             if self.observe is not None:
                 self.observe(clock.monotonic() - began)
+            if self.beat is not None:
+                self.beat(WORK)
             if not any(isinstance(reply, ReplyError) and self._sent_away(reply) for reply in replies):
                 return replies
             redirections += 1
@@ -285,6 +295,8 @@ class Client:
         return self._greet(self._reach(host, port))
 
     def _reach(self, host: str, port: int) -> Connection:
+        if self.beat is not None:
+            self.beat(CONNECT)
         return Connection.to_host(host, port, self.timeout, tls=self.address.tls, ca=self.address.ca)
 
     def _greet(self, made: Connection) -> Connection:

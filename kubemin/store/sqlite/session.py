@@ -13,6 +13,7 @@ from typing import Any
 from kubemin.clock import WallClock
 from kubemin.errors import StoreUnavailable
 from kubemin.model.states import STARTS_IN_STOPPED_RUN, Cause
+from kubemin.pulse import DISK, WORK, Beat, unwatched
 from kubemin.store.base import Change
 from kubemin.store.codec import STOPPING, label_of
 from kubemin.store.plans import CorruptDefinition, Plan, Plans
@@ -25,6 +26,7 @@ from kubemin.store.sqlite.rows import Held, RunRow, TaskRow
 
 CACHED_ROWS = 20_000  # task rows in memory between transactions
 NUMBERS_RESERVED = 100_000  # tokens and queue places reserved by one write
+BEAT_INSTRUCTIONS = 100_000  # of SQLite's machine between two signs of life: some milliseconds
 
 LOCAL = "local"  # mode of a file that accepts runs; in a fleet it is `carrying` or `distributed`
 
@@ -32,13 +34,14 @@ TaskKey = tuple[str, int]
 
 
 class Session:
-    def __init__(self, path: str, *, instance: str, clock: WallClock, node: str) -> None:
+    def __init__(self, path: str, *, instance: str, clock: WallClock, node: str, beat: Beat = unwatched) -> None:
         self.path = path
+        self.beat = beat
         self.instance = instance
         self.node = node
         self.clock = clock
         self.sql = queries()
-        self.db: sqlite3.Connection = connect(path)
+        self.db = self._connect()
         self._identity = identity(path)
         self.plans = Plans(self._definition)
         self.group = Group(self)
@@ -56,23 +59,32 @@ class Session:
             self.db.close()
             raise
 
+    def _connect(self) -> sqlite3.Connection:
+        db = connect(self.path)
+        db.set_progress_handler(lambda: self.beat(WORK), BEAT_INSTRUCTIONS)
+        return db
+
     # --- transactions ----------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         self._mark = len(self.changes)
+        self.beat(DISK)
         if self._broken:
             self._check_place()  # not made anew where it has been moved away
-            self.db = connect(self.path)
+            self.db = self._connect()
             self._broken = False
         self.db.execute("BEGIN IMMEDIATE")
         self._changes_before = self.db.total_changes
+        self.beat(WORK)
         if not self.loaded:
             self._load()
 
     def commit(self) -> None:
         self.flush()
         self._check_place()
+        self.beat(DISK)
         self.db.execute("COMMIT")
+        self.beat(WORK)
         for run in self._ended_runs:
             self.forget_run(run)
         self._ended_runs.clear()

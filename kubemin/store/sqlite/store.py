@@ -15,6 +15,7 @@ from kubemin.clock import Micros, WallClock
 from kubemin.errors import Refused
 from kubemin.model.records import Accepted, Claim, Definition, Outcome, Owner, Rejection, Submission
 from kubemin.model.states import Cause
+from kubemin.pulse import DISK, OPENING, WORK, Beat, unwatched
 from kubemin.store.base import (
     SLICE,
     TASK_TIMEOUT,
@@ -45,7 +46,7 @@ class SqliteStore(Snapshots):
     """The one writer of the file; the caller holds the state-directory lock.
 
     `instance` and `node` name this daemon and its machine; `task_timeout` (seconds) may be changed at any time.
-    `slice_size` and `window` are `SLICE` and `WINDOW` of `store/base.py`.
+    `slice_size` and `window` are `SLICE` and `WINDOW` of `store/base.py`. `beat` is the pulse of the loop that uses it.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class SqliteStore(Snapshots):
         task_timeout: float = TASK_TIMEOUT,
         slice_size: int = SLICE,
         window: int = WINDOW,
+        beat: Beat = unwatched,
     ) -> None:
-        self._session = Session(str(path), instance=instance, clock=clock, node=node)
+        self._session = Session(str(path), instance=instance, clock=clock, node=node, beat=beat)
         self._inputs = Inputs(self._session)
         self._settler = Settler(self._session, self._inputs, slice_size=slice_size, window=window)
         self._intake = Intake(self._session, self._settler)
@@ -81,6 +83,7 @@ class SqliteStore(Snapshots):
 
     def reserve_log(self) -> None:
         """For a process that will write for long: commits take half the time."""
+        self._session.beat(DISK)
         reserve_log(self._session.path)
 
     def release_memory(self) -> None:
@@ -117,7 +120,9 @@ class SqliteStore(Snapshots):
         """A consistent copy of everything committed, complete or not there at all. Not inside `group()`."""
         if self._session.group.active:
             raise Refused("a backup cannot be made inside a transaction")
+        self._session.beat(OPENING)
         copy(self._session.db, str(path), self._session.path)
+        self._session.beat(WORK)
 
     # --- definitions and accepting -----------------------------------------------------------------------------------
 
