@@ -126,9 +126,17 @@ def test_ends_of_a_dead_worker_count_before_its_death(scene: Scene) -> None:
 def test_ends_that_an_earlier_daemon_left_are_delivered(scene: Scene) -> None:
     scene.batches.deliver_left_behind([OWNER])
     assert len(scene.held()) == 4
+    scene.writer.state(SlotState.DEAD)
     scene.batches.deliver_left_behind([])
     assert scene.ended.run not in scene.held() and len(scene.held()) == 3
     assert not os.path.exists(path_of(scene.folder, OWNER))
+
+
+def test_the_outbox_of_a_worker_that_was_forked_while_this_node_joined_is_left_alone(scene: Scene) -> None:
+    """It is there before the coordinator has read of the fork: removed, its ends would be lost with the worker."""
+    scene.batches.deliver_left_behind([])
+    assert len(scene.held()) == 4
+    assert os.path.exists(path_of(scene.folder, OWNER))
 
 
 def test_a_task_that_was_given_back_is_told_in_one_call(scene: Scene) -> None:

@@ -112,10 +112,17 @@ class Batches:
     def deliver_left_behind(self, live: Collection[Owner]) -> None:
         """Of workers that died with their coordinator, or with an earlier daemon, whose lock we have."""
         for path, owner in left_behind(self._folder):
-            if owner in live:
+            if owner in live or self._was_forked(owner):
                 continue
             outcomes, _ = read(path)
             if outcomes:
                 self._store.finish(owner, outcomes)
                 log.info("results of a dead worker were delivered", worker=owner.slot, tasks=len(outcomes))
             drop(path)
+
+    def _was_forked(self, owner: Owner) -> bool:
+        """A worker of this daemon is on the scoreboard, and has its outbox, before we read that it was forked."""
+        if owner.instance != self._pool.instance:
+            return False
+        record = self._board.read_slot(owner.slot)
+        return record is None or (record.incarnation == owner.incarnation and record.state is not SlotState.DEAD)
