@@ -5,14 +5,21 @@ The checker is a child of the supervisor; user YAML is never read in this proces
 
 from __future__ import annotations
 
+import os
+
 from kubemin.config import Settings
-from kubemin.config.reload import read_definitions, read_result
+from kubemin.config.reload import RESULT_FILE, read_definitions, read_result
 from kubemin.coordinator.control import Control
 from kubemin.errors import KubeminError
 from kubemin.model.records import Definition
 from kubemin.signing import Unsigned
 from kubemin.store.base import Store
 from kubemin.telemetry import log
+
+
+def was_checked(settings: Settings) -> bool:
+    """The daemon's files have been read; else `reload` follows when they have."""
+    return os.path.exists(os.path.join(settings.runtime_dir, RESULT_FILE))
 
 
 def take_over(store: Store, settings: Settings, control: Control) -> Settings:

@@ -40,3 +40,15 @@ def test_retention_durability_and_kept_output(fleet: Fleet) -> None:
     reload(daemon, durability="replica")
     done = daemon.ctl("submit", "-f", str(daemon.home / "loud.yaml"))
     assert done.code == 3 and "replica" in done.stderr
+
+
+def test_a_node_joins_before_its_files_are_read(fleet: Fleet) -> None:
+    """As it does where they are large: it waits for them, and is ready when they are published."""
+    daemon = fleet.node(started=False)
+    daemon.workflow(
+        "large.yaml", "name: large\nsteps:\n" + "".join(f"  - {{name: s{n}, shell: ':'}}\n" for n in range(5000))
+    )
+    daemon.workflow("small.yaml", "name: small\nsteps:\n  - {name: a, shell: echo hello}\n")
+    daemon.start()
+    assert daemon.client.submit("small").wait(20) == "completed"
+    assert " error " not in daemon.log

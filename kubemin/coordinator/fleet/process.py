@@ -37,7 +37,7 @@ from kubemin.coordinator.fleet.timing import Every
 from kubemin.coordinator.fleet.versions import Newer
 from kubemin.coordinator.fleet.workers import FleetPool
 from kubemin.coordinator.pending import Pending
-from kubemin.coordinator.publishing import take_over
+from kubemin.coordinator.publishing import take_over, was_checked
 from kubemin.errors import Invalid, KubeminError, StoreUnavailable
 from kubemin.modes import Mode
 from kubemin.proctitle import set_title
@@ -113,7 +113,7 @@ class FleetCoordinator:
             log.info("tasks of dead workers were queued again", tasks=requeued)
         for link in self.pool.links:
             link.hello()
-        self._publish()
+        self._publish(was_checked(self.settings))
         self.joined = True
         self._tell_workers()
         self.office.open()
@@ -285,10 +285,11 @@ class FleetCoordinator:
             self.pool.acknowledge()
         self.rescues.ask()
 
-    def _publish(self) -> None:
+    def _publish(self, checked: bool = True) -> None:
         self._take_keys()
-        self.settings = take_over(self.store, self.settings, self.control)
-        if self._take_keys():  # of another file
+        if checked:
+            self.settings = take_over(self.store, self.settings, self.control)
+        if checked and self._take_keys():  # of another file
             self.settings = take_over(self.store, self.settings, self.control)
         self.rescues.queues = self.settings.queues
         self.store.on_failure = self.settings.on_failure
