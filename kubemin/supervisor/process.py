@@ -47,7 +47,7 @@ def supervise(settings: Settings, entries: Entries) -> int:
     try:
         return Supervisor(node, signals, notify, predecessor).run()
     finally:
-        start.leave_runtime(settings)
+        start.leave(settings)
         notify.close()
         lock.release()
         log.info("stopped")

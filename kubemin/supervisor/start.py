@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from fnmatch import fnmatchcase
 
 from kubemin import __version__, processes
 from kubemin.clock import boottime
@@ -16,6 +17,7 @@ from kubemin.errors import KubeminError, StoreUnavailable
 from kubemin.scoreboard import Scoreboard, SlotState
 from kubemin.steps.containment import prepare_delegation
 from kubemin.steps.environment import instance_marker
+from kubemin.steps.scratch import clear_slots
 from kubemin.supervisor import orphans, pidfile, wanted
 from kubemin.supervisor.coordinator import Started
 from kubemin.telemetry import log
@@ -23,6 +25,7 @@ from kubemin.telemetry import log
 PID_FILE = "kubemin.pid"
 SCOREBOARD = "scoreboard"
 SOCKET = "kubemin.sock"
+PASSING = ("*.tmp", "*.kept", "output-*")  # in the runtime directory: what somebody who was killed had no time for
 CHECK_RESULT = "settings.json"
 
 
@@ -48,11 +51,13 @@ def read_predecessor(path: str) -> list[Started]:
 
 
 def prepare_steps(settings: Settings) -> None:
-    """The control group of the steps, where one is delegated; and no process of a dead daemon's steps is left."""
+    """The control group of the steps, where one is delegated; and nothing of a dead daemon's steps is left."""
     prepare_delegation()
-    killed = orphans.kill_leftovers(instance_marker(settings.state_dir))
+    marker = instance_marker(settings.state_dir)
+    killed = orphans.kill_leftovers(marker)
     if killed:
         log.warning("processes that a dead daemon's steps had left were killed", processes=killed)
+    clear_slots(settings, marker, settings.max_workers)  # workers clear their own
 
 
 def make_board(settings: Settings, instance: str) -> Scoreboard:
@@ -75,9 +80,7 @@ def make_board(settings: Settings, instance: str) -> Scoreboard:
 
 def claim_runtime(settings: Settings) -> None:
     """The pid file is ours; what was checked by or wanted of a predecessor is not. Raises StoreUnavailable."""
-    for name in (CHECK_RESULT, wanted.NAME):
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(settings.runtime_dir, name))
+    _forget(settings, CHECK_RESULT, wanted.NAME, *PASSING)
     path = os.path.join(settings.runtime_dir, PID_FILE)
     try:
         pidfile.write(path)
@@ -85,10 +88,20 @@ def claim_runtime(settings: Settings) -> None:
         raise StoreUnavailable(f"cannot write {path}: {exc.strerror}", fatal=True) from exc
 
 
-def leave_runtime(settings: Settings) -> None:
+def leave(settings: Settings) -> None:
+    """All processes have ended."""
     pidfile.remove(os.path.join(settings.runtime_dir, PID_FILE))
+    _forget(settings, SOCKET, *PASSING)
+    clear_slots(settings, instance_marker(settings.state_dir))
+
+
+def _forget(settings: Settings, *patterns: str) -> None:
+    """Files of the runtime directory."""
     with contextlib.suppress(OSError):
-        os.unlink(os.path.join(settings.runtime_dir, SOCKET))
+        for name in os.listdir(settings.runtime_dir):
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(settings.runtime_dir, name))
 
 
 def new_instance() -> str:

@@ -27,13 +27,13 @@ from kubemin.steps.containment.base import Containment
 from kubemin.steps.hiding import hide_secrets
 from kubemin.steps.output import encode_result, read_output
 from kubemin.steps.python import Functions, ended_by, traceback_of
+from kubemin.steps.scratch import Place, Scratch
 from kubemin.task import end_current, set_current
 from kubemin.telemetry import log
 from kubemin.worker.current import Current
 from kubemin.worker.emit import Emitter
 from kubemin.worker.interrupts import Interrupts, StepInterrupted
 from kubemin.worker.output import PythonOutput
-from kubemin.worker.scratch import Place, Scratch
 from kubemin.worker.title import Title
 from kubemin.worker.usage import Meter
 

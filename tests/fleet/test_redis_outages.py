@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from driving import ALICE, accept, finish, outcome, single, take
@@ -47,6 +48,19 @@ def eventually(call: object, within: float = 5.0) -> object:
         except StoreUnavailable as failure:
             assert not failure.fatal and time.monotonic() < until, failure
             time.sleep(0.02)
+
+
+def test_who_stops_waits_no_longer_than_it_has_time(server: Server) -> None:
+    with closing(Client(addresses.parse(server.address), timeout=20.0)) as client:
+        assert client.execute("PING")
+        client.hurry(0.2)
+        server.pause()
+        began = time.monotonic()
+        for _ in range(2):  # on the connection that was there, and on a new one
+            assert code_of(lambda: client.execute("PING")) == "timeout"
+            time.sleep(client.retry_in())
+        assert time.monotonic() - began < 10
+        server.resume()
 
 
 def test_a_killed_server_comes_back_with_its_log_and_the_result_is_delivered(server: Server) -> None:

@@ -22,7 +22,7 @@ from kubemin.model.states import Cause, TaskState
 from kubemin.model.transitions import NOT_TRIED_AGAIN
 from kubemin.steps import environment, python
 from kubemin.steps.base import StartFailed, start_failed
-from kubemin.worker.scratch import Place
+from kubemin.steps.scratch import Place
 from kubemin.worker.title import Title
 
 CLAIM = Claim("r" * 20, 3, "load", "report", 7, 2, 60.0, msgspec.Raw(b"{}"))

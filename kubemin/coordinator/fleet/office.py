@@ -11,6 +11,7 @@ from kubemin.config import Settings
 from kubemin.coordinator.fleet.duties import FleetDuties
 from kubemin.coordinator.fleet.election import make_campaign, node_of
 from kubemin.coordinator.fleet.timing import Every
+from kubemin.leader.campaign import STOP_TIMEOUT
 from kubemin.store.redis.errors import Fenced
 from kubemin.store.redis.node import NodeStore, TermRecord
 from kubemin.telemetry import log
@@ -95,11 +96,11 @@ class Office:
             self._leave()
             self.campaign.step_down("the store knows a newer term")
 
-    def close(self) -> None:
-        """The daemon stops: the next leader need not wait."""
+    def close(self, seconds: float = STOP_TIMEOUT) -> None:
+        """The daemon stops: the next leader need not wait. `seconds`: how long the release is waited for."""
         self._leave()
         if self._started:
-            self.campaign.stop()
+            self.campaign.stop(seconds)
 
     def _enter(self, epoch: int, holder: str) -> bool:
         if not self._store.lead(epoch, holder):

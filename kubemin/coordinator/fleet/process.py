@@ -53,7 +53,11 @@ LONGEST_WAIT = 1.0
 RECORD_SECONDS = 1.0  # between heartbeats in the scoreboard
 CALLS_SECONDS = 0.5  # between looks for calls of onFailure that a killed worker has left
 LOOK_SECONDS = 2.0  # between looks whether Redis is still this fleet's
-FINISH_SECONDS = 5.0  # for what is pending at the end; a successor does the rest
+# For what is pending at the end; a successor does the rest. The supervisor waits 10 s, and an exchange that was under
+# way may have taken 5 of them.
+FINISH_SECONDS = 2.5
+HURRIED_SECONDS = 1.5  # for a reply in that time
+RELEASE_SECONDS = 0.5  # for the lease to be given back, at least
 
 
 class FleetCoordinator:
@@ -124,8 +128,8 @@ class FleetCoordinator:
 
     def run(self) -> None:
         while not self.control.finishing:
-            self._collect(self._timeout())
             self._turn()
+            self._collect(self._timeout())
         self._finish()
 
     def _timeout(self) -> float:
@@ -256,7 +260,7 @@ class FleetCoordinator:
     def stop(self) -> None:
         self._stopping = True
         self._pause(True)
-        self.office.close()
+        self.office.close(0.0)
 
     def _pause(self, on: bool) -> None:
         self.paused = on or self._stopping
@@ -380,6 +384,7 @@ class FleetCoordinator:
 
     def _finish(self) -> None:
         """All workers are gone: what is known of them is told before this process ends, if Redis answers."""
+        self.store.client.hurry(HURRIED_SECONDS)
         deadline = clock.monotonic() + FINISH_SECONDS
         while True:
             try:
@@ -393,7 +398,7 @@ class FleetCoordinator:
                     break
                 time.sleep(max(self.store.client.retry_in(), SHORTEST_PAUSE))
         tell(self.store.changes())
-        self.office.close()
+        self.office.close(max(RELEASE_SECONDS, deadline - clock.monotonic()))
         self.carrier.close()
         with contextlib.suppress(KubeminError, OSError):
             self.store.close()

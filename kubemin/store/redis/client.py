@@ -56,6 +56,12 @@ class Client:
         once."""
         return max(self._calls.left(), self._connects.left() if self._connection is None else 0.0)
 
+    def hurry(self, seconds: float) -> None:
+        """Whoever stops has less time: what a reply may take from now on."""
+        self.timeout = seconds
+        if self._connection is not None:
+            self._connection.limit(seconds)
+
     # --- calls -------------------------------------------------------------------------------------------------------
 
     def execute(self, *command: Argument, timeout: float | None = None, repeat: bool = True) -> Any:

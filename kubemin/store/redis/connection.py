@@ -61,6 +61,10 @@ class Connection:
             made.close()
             raise
 
+    def limit(self, seconds: float) -> None:
+        """How long a reply may take from now on, or a send."""
+        _limit(self._socket, seconds)
+
     def send(self, packed: bytes) -> None:
         try:
             self._socket.sendall(packed)

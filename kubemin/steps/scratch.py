@@ -1,4 +1,8 @@
-"""The folder of one attempt, gone when the attempt has ended: `$KUBEMIN_OUTPUT` and `$KUBEMIN_TMP` are in it."""
+"""The folder of one attempt, gone when the attempt has ended: `$KUBEMIN_OUTPUT` and `$KUBEMIN_TMP` are in it.
+
+Who is killed under its step leaves one behind: the next worker in its slot takes it away, or, where there is none, the
+supervisor, before its first worker and after its last one.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ class Place:
 
     def __init__(self, settings: Settings, slot: int, marker: str) -> None:
         self._user = settings.user
-        self._parent = _system_folder() if settings.user else os.path.join(settings.state_dir, _FOLDER)
+        self._parent = _parent(settings)
         self._prefix = f"kubemin-{marker}-{slot}-"
 
     def clear(self) -> None:
@@ -52,6 +56,20 @@ class Place:
             with suppress(FileExistsError):
                 os.mkdir(path, 0o700)
                 return path
+
+
+def clear_slots(settings: Settings, marker: str, first: int = 0) -> None:
+    """What killed workers left in the slots from `first` on. For whoever knows that none of them lives."""
+    parent, prefix = _parent(settings), f"kubemin-{marker}-"
+    with suppress(OSError):
+        for name in os.listdir(parent):
+            slot, _, _ = name.removeprefix(prefix).partition("-")
+            if name.startswith(prefix) and slot.isdecimal() and int(slot) >= first:
+                _remove(os.path.join(parent, name))
+
+
+def _parent(settings: Settings) -> str:
+    return _system_folder() if settings.user else os.path.join(settings.state_dir, _FOLDER)
 
 
 def _system_folder() -> str:
