@@ -411,7 +411,7 @@ def test_doctor_compares_the_keys_of_all_nodes(fleet: Fleet, daemon: Daemon, key
         ("ok", f"{key_file}, mode 0600: signs with key {name}"),
         ("ok", f"1 live node(s) sign with key {name}"),
     ]
-    other = fleet.node(signingKeyFile=str(write_key(tmp_path / "other", OTHER)))
+    other = fleet.node(signingKeyFile=str(write_key(tmp_path / "other", OTHER, KEY)))
     other.wait_log("this node does not sign with the same key as another")
     [(_, _), (status, message)] = said()
     assert status == "wrong" and f"node-0: key {name}, node-1: key " in message
@@ -420,6 +420,20 @@ def test_doctor_compares_the_keys_of_all_nodes(fleet: Fleet, daemon: Daemon, key
     assert status == "wrong" and f"chmod 0640 {key_file}" in message
     told = daemon.ctl("reload")
     assert told.code != 0 and "chmod 0640" in told.stdout + told.stderr
+
+
+@pytest.mark.parametrize("key", [OTHER, None], ids=["another key", "no key"])
+def test_a_node_that_shares_no_key_stays_out(
+    fleet: Fleet, daemon: Daemon, tmp_path: Path, attacker: Attacker, key: str | None
+) -> None:
+    """It would end the others' tasks as unsigned, one after the other."""
+    settings = {} if key is None else {"signingKeyFile": str(write_key(tmp_path / "other", key))}
+    other = fleet.node(started=False, **settings).start(ready=False)
+    assert other.wait(20) != 0
+    assert "sign with another key (node-0: " in other.log and "signingKeyFile" in other.log
+    runs = [effect(daemon, attacker, n) for n in range(20)]
+    assert {run.wait(20) for run in runs} == {"completed"}
+    assert [view.record.node for view in fleet.store().nodes()] == ["node-0"]
 
 
 def test_a_machine_that_works_alone_takes_the_setting(start_daemon: Callable[..., Daemon], key_file: Path) -> None:

@@ -36,6 +36,10 @@ class Stranger(NotAdmitted):
     code = identity.OTHER_FLEET
 
 
+class UnknownKey(NotAdmitted):
+    code = "signing_key"
+
+
 class Membership:
     def __init__(self, store: NodeStore, settings: Settings, instance: str, predecessor: Started) -> None:
         self._store, self._settings, self._instance = store, settings, instance
@@ -60,9 +64,9 @@ class Membership:
             if exc.code == identity.OTHER_FLEET:
                 raise Stranger(str(exc)) from exc
             raise
+        self._compare_keys()
         self._beat.soon()
         self.turn(record)
-        self._compare_keys()
         try:
             dead = self._instances.note(self._instance)
         except OSError as exc:
@@ -77,16 +81,37 @@ class Membership:
             log.info("tasks of a dead predecessor were queued again", tasks=count)
 
     def _compare_keys(self) -> None:
-        """A node that signs with another key than the others runs nothing of theirs, and they nothing of its."""
-        ours = self._store.signer
-        for view in self._store.nodes():
-            theirs = view.record.keys
-            if not view.is_lost and theirs[:1] != (() if ours is None else ours.ids[:1]):
-                log.error(
-                    "this node does not sign with the same key as another", other=view.record.node,
-                    key=None if ours is None else ours.id, others=" ".join(theirs) or None,
-                )  # fmt: skip
-                return
+        """Who shares no key with any other node would end their tasks as unsigned, and they its own: it stays out.
+
+        Not while some nodes do not sign: then the fleet is about to begin. Raises UnknownKey."""
+        views = self._store.nodes()
+        others = [view.record for view in views if not view.is_lost and view.record.node != self._settings.node_id]
+        strange = [record for record in others if self._signs_otherwise(record)]
+        if not strange:
+            return
+        node, theirs = strange[0].node, strange[0].keys[:1]
+        if theirs and not any(self._shares_key(record) for record in others):
+            raise UnknownKey(
+                f"the nodes of this fleet sign with another key ({node}: {theirs[0]}; here {self._key or 'none'}), so "
+                "none would run what the other signs: name the fleet's key file in signingKeyFile"
+            )
+        log.error(
+            "this node does not sign with the same key as another",
+            other=node,
+            key=self._key,
+            others=theirs[0] if theirs else None,
+        )
+
+    @property
+    def _key(self) -> str | None:
+        return None if self._store.signer is None else self._store.signer.id
+
+    def _signs_otherwise(self, record: NodeRecord) -> bool:
+        return record.keys[:1] != (() if self._key is None else (self._key,))
+
+    def _shares_key(self, record: NodeRecord) -> bool:
+        ours = () if self._store.signer is None else self._store.signer.ids
+        return not record.keys or not set(ours).isdisjoint(record.keys)
 
     def recognise(self) -> bool:
         """Is it our fleet's server? True: it was, and has lost everything. Raises StoreUnavailable."""
