@@ -58,7 +58,7 @@ decode_extra = msgspec.json.Decoder(Extra).decode
 decode_detail = msgspec.json.Decoder(Detail).decode
 
 
-def label_of(work: bytes, extra: bytes | None = None) -> str:
+def label_of(work: bytes | str, extra: bytes | str | None = None) -> str:
     """The name of a single task: its function, or its command. A record that cannot be read has none."""
     try:
         if extra and (label := decode_extra(extra).label):

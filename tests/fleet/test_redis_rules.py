@@ -59,7 +59,7 @@ def test_a_repeat_of_a_steps_claim_tells_the_same_step(server: Server, store: No
     assert take(store, 1, BOB, ("none",)) == []
     request = store._claims._request(store._claims._lives[BOB], (), ("default",), 1, None)
     other = another(server)
-    other.client.run(store._claims._script, request.touched, *request.arguments)
+    other._claims._call(request)
     (claim,) = take(store, 1, BOB)
     assert claim.step == "a" and locks(store) == {claim.task}
     other.close()
@@ -71,8 +71,7 @@ def test_a_request_in_the_socket_of_a_dead_worker_claims_and_finishes_nothing(se
     request = store._claims._request(store._claims._lives[ALICE], (outcome(claim),), ("default",), 1, None)
     assert store.lose(ALICE, None) == [(claim.run, 0)]
     late = another(server)
-    reply = late.client.run(store._claims._script, request.touched, *request.arguments)
-    assert reply[0] == b"RETIRED" and reply[1] == b"F"
+    assert late._claims._call(request) == ["RETIRED", "F"]
     assert locks(store) == set() and len(entries(store)) == 2
     assert sorted(claim.run for claim in take(store, 5, BOB)) == sorted(runs)
     late.close()
@@ -85,7 +84,7 @@ def test_an_older_request_that_arrives_late_is_refused(server: Server, store: No
     store._claims._lives[ALICE].unanswered = None
     assert len(take(store, 1)) == 1
     late = another(server)
-    assert late.client.run(store._claims._script, request.touched, *request.arguments)[0] == b"STALE"
+    assert late._claims._call(request)[0] == "STALE"
     assert len(entries(store)) == 1
     late.close()
 

@@ -28,6 +28,7 @@ from kubemin.store.redis import keys
 from kubemin.store.redis.fresh import Fresh, FreshClaims, is_plain, started
 from kubemin.store.redis.plain import needed_by
 from kubemin.store.redis.records import SlotClaim, detail_of, pack, slot_claims
+from kubemin.store.redis.replies import unpack_reply
 from kubemin.store.redis.scripts import script
 from kubemin.store.redis.session import Session
 from kubemin.store.redis.signatures import cause_of
@@ -41,13 +42,13 @@ RETIRED_FOR = 86_400  # seconds that a dead worker's late requests are still kno
 
 _ENDS = TASK_TERMINAL - {TaskState.SKIPPED}  # what a worker may report
 _VERDICTS = {
-    82: Verdict.FENCED,
-    65: Verdict.ACCEPTED,
-    67: Verdict.ACCEPTED,
-    68: Verdict.DUPLICATE,
-    70: Verdict.FENCED,
-}  # R, A, C, D, F
-_IN_FULL = 82  # R
+    "R": Verdict.FENCED,
+    "A": Verdict.ACCEPTED,
+    "C": Verdict.ACCEPTED,
+    "D": Verdict.DUPLICATE,
+    "F": Verdict.FENCED,
+}
+_IN_FULL = "R"
 
 
 class _Life:
@@ -183,21 +184,22 @@ class Claims:
 
     def _send(self, life: _Life, request: _Request) -> list[Verdict]:
         """The claims are in `life.taken` before anything else can fail: what is held has to be run, or given back."""
-        reply = self.s.client.run(self._script, request.touched, *request.arguments)
-        if reply[0] == b"STALE" and not life.sure:
+        reply = self._call(request)
+        if reply[0] == "STALE" and not life.sure:
             life.number = request.arguments[2] = int(reply[1]) + 1
-            reply = self.s.client.run(self._script, request.touched, *request.arguments)
+            reply = self._call(request)
         life.sure = True
-        if reply[0] == b"STALE":
+        if reply[0] == "STALE":
             life.unanswered = None
             raise StoreUnavailable("a later request of this worker was answered before", code="stale")
         claims, spoilt, begun = self._claims(life, reply[3:])  # may ask for inputs: until then it is unanswered
         life.taken += claims
         life.unanswered = None
         verdicts, again = self._verdicts(life, request, reply[1])
-        if len(reply) > 2 and reply[2] is not None:
-            self.s.take(*reply[2])
-            if reply[2][0]:
+        if len(reply) > 2 and reply[2]:
+            left, fans, events = reply[2]
+            self.s.take(left, [(run.encode(), idx, turn) for run, idx, turn in fans], events)
+            if left:
                 self.s.follow_up()
         self.s.changes += begun
         if spoilt:
@@ -206,7 +208,10 @@ class Claims:
             self._send_in_full(life, request.outcomes, again, verdicts)
         return verdicts
 
-    def _verdicts(self, life: _Life, request: _Request, letters: bytes) -> tuple[list[Verdict], list[int]]:
+    def _call(self, request: _Request) -> list[Any]:
+        return unpack_reply(self.s.client.run(self._script, request.touched, *request.arguments))
+
+    def _verdicts(self, life: _Life, request: _Request, letters: str) -> tuple[list[Verdict], list[int]]:
         """Told of each outcome, but for those that have to be sent in full."""
         verdicts = [Verdict.FENCED] * len(request.outcomes)
         again = []
@@ -247,7 +252,7 @@ class Claims:
         spoilt: list[Outcome] = []
         begun: list[Change] = []
         for each in told:
-            task, _, token = each[0].decode().partition("@")
+            task, _, token = each[0].partition("@")
             run, idx = split_task(task)
             try:
                 if len(each) == 4:
@@ -255,8 +260,10 @@ class Claims:
                 elif len(each) == 3:
                     claims.append(self._plain_step(life, run, idx, int(token), *each))
                     begun.append(started(claims[-1], self.s.now() - int(each[2])))
-                else:
+                elif len(each) > 1:
                     claims.append(self._step(run, idx, int(token), *each[1:]))
+                else:
+                    raise ValueError("it is no text")
             except Unsigned as error:
                 log.warning("a task was refused", task=task, cause=cause_of(error), reason=str(error))
                 spoilt.append(Outcome(run, idx, int(token), TaskState.FAILED, cause_of(error), str(error)))
@@ -268,45 +275,42 @@ class Claims:
         return claims, tuple(spoilt), begun
 
     def _solo(
-        self, life: _Life, run: str, token: int, name: bytes, work: bytes | None, state: bytes, extra: bytes | None
+        self, life: _Life, run: str, token: int, name: str, work: str | None, state: str, extra: str | None
     ) -> Claim:
         timeout = self.task_timeout
-        work = work or b""
+        work = work or ""
         if len(work) > MOST_BYTES:
-            raise ValueError(f"it has {len(work)} bytes")
+            raise ValueError(f"it has {len(work)} characters")
         if self.s.signatures is not None:
-            self.s.signatures.check_task(run, work, extra)
+            self.s.signatures.check_task(run, work.encode(), extra.encode() if extra else None)
         label = decode_label(work).python or label_of(work)
-        if extra is not None:
+        if extra:
             more = decode_extra(extra)
             label, timeout = more.label or label, timeout if more.timeout is None else more.timeout
         self.s.keep_label(run, label)
-        fresh = state[:1] == b"q"
+        fresh = state[:1] == "q"
         attempt = 1 if fresh else int(state)
         claim = Claim(run, 0, label, label, token, attempt, timeout, msgspec.Raw(work), None, "", True)
         if fresh:
-            life.fresh.keep(name.decode(), Fresh.single(claim, self.s.now(), state))
+            life.fresh.keep(name, Fresh.single(claim, self.s.now(), state))
         return claim
 
-    def _plain_step(
-        self, life: _Life, run: str, idx: int, token: int, name: bytes, seen: bytes, queued: bytes
-    ) -> Claim:
-        _, digest, number, scheduled_at, workflow = seen.split(b" ", 4)
-        scheduled = None if scheduled_at == b"-" else scheduled_at
+    def _plain_step(self, life: _Life, run: str, idx: int, token: int, name: str, seen: str, queued: str) -> Claim:
+        _, digest, number, scheduled_at, workflow = seen.split(" ", 4)
+        scheduled = None if scheduled_at == "-" else scheduled_at
         claim = self._step(run, idx, token, 1, digest, idx, -1, workflow, int(number), scheduled)
-        after = needed_by(self.s.plans.get(digest.decode()), idx)
+        after = needed_by(self.s.plans.get(digest), idx)
         if after is not None:
-            life.fresh.keep(name.decode(), Fresh(claim, self.s.now(), queued.decode(), after))
+            life.fresh.keep(name, Fresh(claim, self.s.now(), queued, after))
         return claim
 
     def _step(
-        self, run: str, idx: int, token: int, attempt: int, digest: bytes, node: int, item: int, workflow: bytes,
-        number: int, scheduled_at: bytes | None,
+        self, run: str, idx: int, token: int, attempt: int, digest: str, node: int, item: int, workflow: str,
+        number: int, scheduled_at: str | None,
     ) -> Claim:  # fmt: skip
         child = None if item < 0 else item
-        name = workflow.decode()
-        turn = Round(run, name, number, None if scheduled_at is None else int(scheduled_at))
-        plan = self._plan(turn, idx, digest.decode(), node, child)
+        turn = Round(run, workflow, number, int(scheduled_at) if scheduled_at else None)
+        plan = self._plan(turn, idx, digest, node, child)
         work, refers = plan.work(node)
         inputs = None
         if refers:
@@ -314,7 +318,7 @@ class Claims:
             inputs = msgspec.Raw(encode(found))
         timeout = plan.nodes[node].timeout
         return Claim(
-            run, idx, plan.step_path(node, child), name, token, attempt,
+            run, idx, plan.step_path(node, child), workflow, token, attempt,
             self.task_timeout if timeout is None else timeout, msgspec.Raw(work), inputs, plan.graph.directory,
         )  # fmt: skip
 

@@ -26,8 +26,8 @@ class Fresh:
         self.queued, self.version, self.queue = int(queued), 1, ""
 
     @classmethod
-    def single(cls, claim: Claim, at: Micros, state: bytes) -> Fresh:
-        queued, version, queue = state[1:].decode().split(" ", 2)
+    def single(cls, claim: Claim, at: Micros, state: str) -> Fresh:
+        queued, version, queue = state[1:].split(" ", 2)
         fresh = cls(claim, at, queued)
         fresh.queue, fresh.version = "" if queue == "default" else queue, int(version)
         return fresh

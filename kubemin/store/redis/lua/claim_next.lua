@@ -64,4 +64,4 @@ if #ended > 1216 then
 end
 call('SET', slot_key, (number == '' and last or number .. '|' .. verdicts) .. '|' .. ended .. '|' .. held)
 reply[2] = verdicts
-return reply
+return cmsgpack.pack(reply)

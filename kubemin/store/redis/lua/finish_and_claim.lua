@@ -12,7 +12,8 @@
 --        4 now (microseconds), 5 slot's name, 6 lock's value without its token, 7 its life (ms), 8 limit,
 --        9 popped entry or '', 10 which of the queues it is from, 11 1 when there are outcomes in full, 12 place as the engine's; then for
 --        each that completed and is plain: TASK@TOKEN, its final record, its output or '', of a step "QUEUE IDX…" of those that need it
--- reply  [status OK | RETIRED (verdicts alone) | STALE, verdicts (plain ones, then full ones): C completed, A accepted, D duplicate,
+-- reply  packed into one text (Redis 6 writes an array within an array to the socket on its own, each a system call):
+--        [status OK | RETIRED (verdicts alone) | STALE, verdicts (plain ones, then full ones): C completed, A accepted, D duplicate,
 --        F fenced, R send it in full; [left, fans, events] or false; then for each claim what `shown` says]
 local slot_key, number, now, limit = KEYS[1], ARGV[3], ARGV[4], tonumber(ARGV[8])
 local raw = call('GET', slot_key)
@@ -34,14 +35,16 @@ local function E()
   end
   return M
 end
-if raw == 'retired' then return E().refused() end
+if raw == 'retired' then return cmsgpack.pack(E().refused()) end
 if not raw then
-  if number == '' or call('HEXISTS', P .. 'retired', cmsgpack.unpack(ARGV[2]).instance) == 1 then return E().refused() end
+  if number == '' or call('HEXISTS', P .. 'retired', cmsgpack.unpack(ARGV[2]).instance) == 1 then
+    return cmsgpack.pack(E().refused())
+  end
   call('SADD', P .. 'slots', ARGV[5])
 elseif number == '' then
   last = sub(raw, 1, find(raw, '|', #last + 2, true) - 1)
 elseif #number == #last and number <= last or #number < #last then
-  if number == last then return E().repeated(raw) end
-  return { 'STALE', last }
+  if number == last then return cmsgpack.pack(E().repeated(raw)) end
+  return cmsgpack.pack({ 'STALE', last })
 end
 
