@@ -14,7 +14,7 @@ import pytest
 from driving import BOB, accept, ended, finish, outcome, single, start, take
 from graphs import node, workflow
 from nodes import Fleet
-from support import Daemon, wait_until
+from support import Completed, Daemon, wait_until
 from support.programs import PROJECT
 from support.redis_server import Server
 
@@ -44,6 +44,9 @@ class Upgraded(Daemon):
         path = self.home / f"next-{name}.py"
         path.write_text(LAUNCHER.format(module=name))
         return [sys.executable, str(path)]
+
+    def ctl(self, *args: str, **options: Any) -> Completed:
+        return self.fresh_ctl(*args, **options)
 
 
 def upgrade(daemon: Daemon) -> None:

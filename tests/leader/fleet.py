@@ -7,20 +7,17 @@ leaders is seen.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Callable
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-import pytest
 from support.apiserver import ApiServer
+from support.forks import fork
 from support.waiting import wait_until
 
 from kubemin.clock import boottime
@@ -28,18 +25,6 @@ from leader.ledger import Ledger, RedisProcess
 from leader.node import run_node
 
 Event = dict[str, Any]
-# Nodes are forked from a server that has everything imported: a start costs milliseconds, not a second.
-_nodes = multiprocessing.get_context("forkserver")
-
-
-def _serve_forks() -> None:
-    """The server imports by PYTHONPATH alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        forkserver.set_forkserver_preload(["leader.node", "kubernetes.config", "redis"])
-        forkserver.ensure_running()
-
-
 SHORT = {"lease_duration": 2.0, "renew_deadline": 1.2, "retry_period": 0.2}
 FULL = {"lease_duration": 15.0, "renew_deadline": 10.0, "retry_period": 2.0}
 LONG = bool(os.environ.get("KUBEMIN_TEST_LONG"))
@@ -56,9 +41,7 @@ class NodeProcess:
         self.process: ForkServerProcess | None = None
 
     def start(self) -> None:
-        _serve_forks()
-        self.process = _nodes.Process(target=run_node, args=(self.setup, str(self.log)))
-        self.process.start()
+        self.process = fork(run_node, self.setup, str(self.log))
 
     @property
     def pid(self) -> int:

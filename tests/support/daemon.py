@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from support.forks import kubeminctl
 from support.notify import NotifySocket
 from support.processes import alive, descendants, kill, processes_naming
 from support.programs import clean_environ, program
@@ -144,7 +145,13 @@ class Daemon:
         return self._client
 
     def ctl(self, *args: str, timeout: float = 60.0, stdin: str = "", **environ: str) -> Completed:
-        """`kubeminctl ARGS` against this daemon."""
+        """`kubeminctl ARGS` against this daemon; with `environ` by the installed program."""
+        if environ:
+            return self.fresh_ctl(*args, timeout=timeout, stdin=stdin, **environ)
+        return Completed(kubeminctl(args, self.environ, stdin, timeout))
+
+    def fresh_ctl(self, *args: str, timeout: float = 60.0, stdin: str = "", **environ: str) -> Completed:
+        """The same, always by the installed program."""
         return Completed(
             subprocess.run(
                 [*self.command("kubeminctl"), *args],
