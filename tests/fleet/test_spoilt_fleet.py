@@ -93,6 +93,7 @@ def test_a_spoilt_single_task_is_quarantined_and_the_worker_lives(fleet: Fleet) 
     fleet.server.command("DEL", keys.run(runs[4].id))
     runs.insert(0, oversized)
     assert daemon.ctl("queue", "resume", "default").code == 0
+    assert runs[-1].wait(20) == "completed"  # in order: the one that was deleted is known again by then
     states = daemon.client.wait(runs, 20)
     assert [states[run.id] for run in runs] == ["failed"] * 6 + ["completed"]
     for run in runs[:6]:

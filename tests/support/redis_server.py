@@ -93,7 +93,7 @@ class Server:
         self.options = {
             "port": self.port, "bind": "127.0.0.1", "unixsocket": self.socket, "dir": str(self.folder), "save": "",
             "appendonly": "no", "daemonize": "no", "loglevel": "notice", "protected-mode": "no",
-            "slowlog-log-slower-than": 5000,
+            "slowlog-log-slower-than": 5000, "repl-diskless-sync-delay": 0,
         } | {name.replace("_", "-"): value for name, value in options.items()}  # fmt: skip
         self.mode: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
