@@ -11,6 +11,7 @@ from nodes import Fleet, running
 from support import wait_until
 from support.scraping import Samples, Served, free_port
 
+from kubemin.store.redis import keys
 from kubemin.telemetry.metrics import TABLE
 
 WORK = """\
@@ -116,6 +117,8 @@ def test_locks_and_recoveries(fleet: Fleet) -> None:
     first = running(one.daemon, run.id)
     wait_until(lambda: each(one.samples(), "kubemin_locks_held") == 1, 10)
     assert each(one.samples(), "kubemin_locks_renewed_total") > 0
+    fleet.server.command("DEL", f"{keys.LOCK}{run.id}.0")
+    wait_until(lambda: each(one.samples(), "kubemin_locks_lapsed_total") == 1, 10, what="the lock that is set again")
     os.kill(first.pid, signal.SIGKILL)
     running(one.daemon, run.id, beyond=first.token)
     found = one.samples()

@@ -305,6 +305,9 @@ def test_duties_of_an_old_term_are_refused(server: Server, store: NodeStore) -> 
             duty()
         assert refused.value.code == "fenced"
     newer.promote()
+    server.command("SET", keys.EPOCH, "4 c")  # the lease was deleted, and somebody else acquired it under our number
+    with pytest.raises(Refused):
+        newer.promote()
     newer.close()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import of_batches
 import of_fleet
+import of_leader
 import of_moves
 import of_processes
 import of_records
@@ -31,6 +32,7 @@ CAGE = Path(__file__).with_name("caged.py")
 MUTANTS = (
     *of_store.ALL,
     *of_fleet.ALL,
+    *of_leader.ALL,
     *of_moves.ALL,
     *of_processes.ALL,
     *of_records.ALL,
