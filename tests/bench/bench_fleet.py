@@ -5,8 +5,8 @@
 The rules of bench_local.py: default configuration, the log goes to a file, retention runs, the daemon works while
 clients enqueue, and a clock stops when a fresh process has counted every run terminal, with its output, through the
 public API. The server keeps an AOF, fsynced every second, on the disk of `BENCH_DISK` (else the temporary folder's).
-`cpu` is what all processes of server and daemon used for a task: it depends less than a rate on what else the machine
-does.
+`cpu` is what all processes of server and daemon used for a task, the client's beside it: it depends less than a rate on
+what else the machine does.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench_local import Daemon, _running, counted, line
 from bench_redis_store import floor, timed
+from bench_support import Cpu, Daemon, counted, line, running
 from support.redis_server import Server
 
 from kubemin.model.graph import Edge, Graph, Node
@@ -38,6 +38,7 @@ from kubemin.store.redis.session import RECORDS
 from kubemin.store.redis.store import RedisStore
 from kubemin.worker.fleet.batch import MOST_STEPS
 
+SINGLE = 10_000
 CALL = "python: 'benchfunctions:noop', with: {n: 1}"
 CHAIN = "\n".join(f"  - {{name: s{n}, {CALL}}}" for n in range(10))
 MIDDLE = "\n".join(f"  - {{name: m{n}, {CALL}, needs: [a]}}" for n in range(20))
@@ -78,20 +79,6 @@ def a_node(setting: Setting, workers: int = 2) -> Iterator[tuple[Daemon, Server]
             it.clean()
 
 
-class Cpu:
-    """Microseconds of all processes of server and daemon, for each of `count` tasks."""
-
-    def __init__(self, it: Daemon, server: Server) -> None:
-        self._processes = [psutil.Process(pid) for pid in (server.process.pid, *it.pids())]
-        self._before = self._used()
-
-    def _used(self) -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in self._processes if process.is_running())
-
-    def each(self, count: int) -> str:
-        return f"cpu {(self._used() - self._before) / count * 1e6:.0f} us"
-
-
 # --- the floor ---
 
 
@@ -115,7 +102,7 @@ def throughput(setting: Setting) -> None:
             client = it.client()
             client.enqueue_many("benchfunctions:noop", [((n + 1,), {}) for n in range(200)])[-1].wait(timeout=30)
             items = [((n + 1,), {}) for n in range(setting.tasks)]
-            cpu, began = Cpu(it, server), time.time()
+            cpu, began = Cpu(it, server=server.process.pid), time.time()
             ids = [run.id for run in client.enqueue_many("benchfunctions:noop", items)]
             bulk.append(len(items) / (time.time() - began))
             rates.append(len(items) / (counted(it, ids) - began))
@@ -125,16 +112,18 @@ def throughput(setting: Setting) -> None:
 
 
 def single(setting: Setting) -> None:
-    rates = []
-    with a_node(setting) as (it, _):
+    rates, note = [], ""
+    with a_node(setting) as (it, server):
         client = it.client()
         client.enqueue("benchfunctions:noop", 1).wait(timeout=30)
         for _ in range(setting.reps):
-            began = time.time()
-            for n in range(3000):
+            cpu, began = Cpu(it, server=server.process.pid), time.time()
+            for n in range(SINGLE):
                 client.enqueue("benchfunctions:noop", n + 1)
-            rates.append(3000 / (time.time() - began))
-    line("enqueued singly", rates, "/s", "10,000", setting.of_floor(rates))
+            rates.append(SINGLE / (time.time() - began))
+            note = cpu.each(SINGLE)
+            counted(it, [client.enqueue("benchfunctions:noop", 1).id])  # the next begins with an empty queue
+    line("enqueued singly", rates, "/s", "10,000", f"{setting.of_floor(rates)}, {note}")
 
 
 def chains(setting: Setting) -> None:
@@ -146,19 +135,23 @@ def fans(setting: Setting) -> None:
 
 
 def _graphs(setting: Setting, name: str, text: str, steps: int) -> None:
-    rates, note = [], ""
+    rates, submitted, note = [], [], ""
     for _ in range(setting.reps):
         with a_node(setting) as (it, server):
             path = it.folder / "bench.yaml"
             path.write_text(text)
             client = it.client()
             client.submit(str(path)).wait(timeout=30)
+            time.sleep(0.2)  # the file has rested: it is compiled once from here on
+            client.submit(str(path)).wait(timeout=30)
             count = max(setting.tasks // 2 // steps, 1)
-            cpu, began = Cpu(it, server), time.time()
+            cpu, began = Cpu(it, server=server.process.pid), time.time()
             ids = [client.submit(str(path)).id for _ in range(count)]
+            submitted.append(count / (time.time() - began))
             rates.append(count * steps / (counted(it, ids) - began))
             note = cpu.each(count * steps)
     line(f"steps of {name}, run and recorded", rates, "/s", "12,000", f"{setting.of_floor(rates)}, {note}")
+    line(f"submitted meanwhile: {name}", submitted, "runs/s", "2,000")
 
 
 def latency(setting: Setting) -> None:
@@ -226,15 +219,15 @@ def again(setting: Setting) -> None:
     for _ in range(setting.reps):
         with a_node(setting) as (it, _):
             run = it.client().enqueue("benchfunctions:nap", 20)
-            first = _running(it, run.id, {0})
+            first = running(it, run.id, {0})
             began = time.monotonic()
             os.kill(first.pid, 9)
-            second = _running(it, run.id, {first.token})
+            second = running(it, run.id, {first.token})
             one.append(time.monotonic() - began)
             it.kill_all()
             began = time.monotonic()
             it.start()
-            _running(it, run.id, {first.token, second.token})
+            running(it, run.id, {first.token, second.token})
             everything.append(time.monotonic() - began)
     line("killed worker's task started again", one, "s", "0.1")
     line("everything killed, task started again", everything, "s", "1.5")
