@@ -135,7 +135,6 @@ def _serve(config: str | None, flags: Mapping[str, str]) -> int:
     from kubemin.supervisor.process import run_supervisor
 
     if in_fleet(settings):  # once for all processes; each would pay for it otherwise
-        import kubemin.coordinator.fleet.process
         import kubemin.worker.fleet.process  # noqa: F401
         from kubemin.store.redis import preload
 

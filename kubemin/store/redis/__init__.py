@@ -10,4 +10,3 @@ def preload() -> None:
     from kubemin.store.redis.scripts import script
 
     script("finish_and_claim")  # the one that workers live by
-    "localhost".encode("idna")  # imports its codec, which every look-up of a host name needs

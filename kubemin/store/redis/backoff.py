@@ -3,9 +3,7 @@ together do not come back together. Pure, but for chance and the monotonic clock
 
 from __future__ import annotations
 
-import random
-
-from kubemin import clock
+from kubemin import chance, clock
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds
 CALM_SECONDS = 2 * LONGEST_PAUSE  # without a failure: the next one is a first one again
@@ -28,7 +26,7 @@ class Backoff:
             self._pause = 0.0
         self._failed_at = now
         self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
-        self._until = now + self._pause * random.uniform(0.5, 1.0)
+        self._until = now + self._pause * chance.between(0.5, 1.0)
 
     def left(self) -> float:
         """Seconds until the next try."""

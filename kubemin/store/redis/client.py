@@ -7,12 +7,11 @@ the caller should.
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from kubemin import clock
+from kubemin import chance, clock
 from kubemin.errors import StoreUnavailable
 from kubemin.pulse import CONNECT, SERVER, WORK, Beat
 from kubemin.store.redis import identity
@@ -266,8 +265,7 @@ class Client:
         raise failure
 
     def _cluster_places(self) -> list[tuple[str, int]]:
-        seeds = list(self.address.hosts)
-        random.shuffle(seeds)
+        seeds = sorted(self.address.hosts, key=lambda _: chance.fraction())
         return [self._master, *seeds] if self._master is not None else seeds
 
     def _sentinel_masters(self) -> list[tuple[str, int]]:

@@ -52,7 +52,8 @@ class Connection:
     @classmethod
     def to_host(cls, host: str, port: int, timeout: float, *, tls: bool = False, ca: str | None = None) -> Connection:
         """`ca`: the file of certificates to trust, else the system's."""
-        made = socket.create_connection((host, port), CONNECT_TIMEOUT)
+        name = host.encode() if host.isascii() else host  # text is put through a codec with half a megabyte of tables
+        made = socket.create_connection((name, port), CONNECT_TIMEOUT)  # type: ignore[arg-type]
         try:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

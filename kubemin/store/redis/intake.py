@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -149,6 +148,8 @@ class Intake:
     # --- batches in parts --------------------------------------------------------------------------------------------
 
     def stage(self, batch: str, body: bytes) -> None:
+        import hashlib  # brings OpenSSL, 2 MB; most processes of a fleet need none
+
         submissions = admission.read_part(batch, body, self.plan_of)
         request = pack({"batch": batch, "digest": hashlib.sha1(body).hexdigest(), "count": len(submissions)})
         touched = (keys.inbox(batch), keys.parts(batch), keys.BATCHES)
@@ -244,6 +245,8 @@ def _seal(one: Submission, plan: Plan, body: str) -> Seal:
 
 def digest(workflow: str, content: Any) -> str:
     """What a key stands for: the same key with another digest is refused."""
+    import hashlib
+
     return hashlib.blake2b(encode_sorted([workflow, content or {}]), digest_size=10).hexdigest()
 
 

@@ -8,12 +8,16 @@ moment only. Names in capitals become numbers, which costs less than looking the
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from functools import cache
 
 from kubemin.store.redis import keys
+
+try:
+    from _sha1 import sha1  # type: ignore[import-not-found]  # hashlib brings OpenSSL, 2 MB for every worker
+except ImportError:  # a Python that was built without its own
+    from hashlib import sha1
 
 _FOLDER = os.path.join(os.path.dirname(__file__), "lua")
 _LAZY_PROLOGUE = "local P, REQ, call, NOW = ARGV[1], nil, redis.call, nil\n"  # the script unpacks its request itself
@@ -48,7 +52,7 @@ class Script:
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text.encode()
-        self.sha = hashlib.sha1(self.text).hexdigest().encode()  # Redis names scripts so
+        self.sha = sha1(self.text).hexdigest().encode()  # Redis names scripts so
 
 
 def _read(name: str) -> str:

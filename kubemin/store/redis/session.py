@@ -3,7 +3,6 @@ result."""
 
 from __future__ import annotations
 
-import random
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from kubemin import chance
 from kubemin import clock as clocks
 from kubemin.clock import SECOND, Micros, WallClock
 from kubemin.model.records import Definition
@@ -110,7 +110,7 @@ class Session:
         return pack(more)
 
     def engine_request(self, **more: Any) -> dict[str, Any]:
-        request = {**self._common, "spread": random.random(), **more}
+        request = {**self._common, "spread": chance.fraction(), **more}
         if self.on_failure:
             request["hook"] = True
         if self.clock is not None:

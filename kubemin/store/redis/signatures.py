@@ -16,7 +16,6 @@ May touch: records of runs, by reading. A verified run is remembered; every chec
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +191,8 @@ class Signatures:
 
 def is_named(digest: str, graph: bytes) -> bool:
     """Whether these bytes are the graph of this name."""
+    import hashlib  # brings OpenSSL, 2 MB for every worker; only fleets that sign need it
+
     return hashlib.sha256(graph).hexdigest() == digest
 
 

@@ -6,13 +6,17 @@ nothing. May touch: the node's record of tokens.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kubemin import clock
 from kubemin.model.records import Claim, Outcome
 from kubemin.model.states import Cause, TaskState
 from kubemin.store.redis.node import NodeStore
 from kubemin.telemetry import log
 from kubemin.worker.execute import Executor
-from kubemin.worker.fleet.replays import Replays
+
+if TYPE_CHECKING:
+    from kubemin.worker.fleet.replays import Replays
 
 _BEGUN = "it was begun on this node before, under this token or a higher one"
 

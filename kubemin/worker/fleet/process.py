@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings
 from kubemin.errors import Invalid
@@ -14,9 +16,11 @@ from kubemin.worker.execute import Executor
 from kubemin.worker.fleet.batch import Batch
 from kubemin.worker.fleet.guard import Guard
 from kubemin.worker.fleet.loop import FleetWorker
-from kubemin.worker.fleet.replays import Replays
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.output import PythonOutput
+
+if TYPE_CHECKING:
+    from kubemin.worker.fleet.replays import Replays
 
 
 def fleet_worker(
@@ -40,6 +44,8 @@ def fleet_worker(
 
 
 def _replays(settings: Settings) -> Replays:
+    from kubemin.worker.fleet.replays import Replays  # brings OpenSSL, 2 MB, which signing needs
+
     try:
         return Replays(settings.state_dir)
     except OSError as exc:

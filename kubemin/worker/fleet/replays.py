@@ -19,13 +19,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import random
 import struct
 import time
 from hashlib import blake2b
 from typing import Final
 
-from kubemin import clock, faults
+from kubemin import chance, clock, faults
 
 NAME: Final = "tokens"
 BUCKETS: Final = 65_536
@@ -82,7 +81,7 @@ class Replays:
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, errno.EACCES) or clock.monotonic() >= deadline:
                     raise
-            time.sleep(random.uniform(0.0005, 0.002))
+            time.sleep(chance.between(0.0005, 0.002))
 
 
 def _place(run: str, step: str) -> tuple[int, int]:
