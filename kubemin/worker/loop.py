@@ -87,12 +87,16 @@ class Worker:
                 continue
             except (EOFError, OSError):
                 break  # the supervisor is gone, which held the other end
-            if packet is None:
-                self._rest()
-            else:
-                self._handle(*packet)
+            self.turn(packet)
         if self._replace_for:
             log.info("worker is replaced", worker=self._slot, tasks=self._done, reason=self._replace_for)
+
+    def turn(self, packet: tuple[int, bytes] | None) -> None:
+        """What a packet asks for, or what there is to do without one."""
+        if packet is None:
+            self._rest()
+        else:
+            self._handle(*packet)
 
     def _handle(self, kind: int, body: bytes) -> None:
         if kind == TASK_KIND:

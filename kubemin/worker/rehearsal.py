@@ -19,6 +19,7 @@ from kubemin.channel import PacketConnection, pack_task, packet_pair, unpack_rep
 from kubemin.config import Settings
 from kubemin.config.settings import Python
 from kubemin.model.records import Claim
+from kubemin.modes import in_fleet
 from kubemin.scoreboard import Scoreboard, SlotState
 from kubemin.steps.capture import Emit
 from kubemin.steps.containment.base import Cell, Containment
@@ -43,6 +44,8 @@ class _NoOutput(PythonOutput):
 
     def end(self) -> tuple[str, str]:
         return "", ""
+
+    def flush_c(self) -> None: ...
 
 
 class _NoContainment(Containment):
@@ -78,7 +81,8 @@ def _perform(
     writer = board.slot_writer(slot)
     writer.state(SlotState.STARTING, pid=os.getpid(), incarnation=0, generation=0)
     interrupts = Interrupts(theirs)
-    executor = Executor(slot, settings, writer, interrupts, _NoOutput(), _NoContainment(slot, 0))
+    output = _NoOutput()
+    executor = Executor(slot, settings, writer, interrupts, output, _NoContainment(slot, 0))
     reports = Reports(theirs, lambda: False)
     hygiene = Hygiene()
     for pattern in allow:
@@ -95,4 +99,8 @@ def _perform(
             unpack_report(packet[1])
         hygiene.check()
     interrupts.close()
+    if in_fleet(settings):
+        from kubemin.worker.fleet.rehearsal import rehearse_in_fleet
+
+        rehearse_in_fleet(settings, _FUNCTION, writer, slot, output, executor)
     writer.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+OF_WORKERS = ("finish_and_claim", "lose", "advance", "fan")  # scripts, each put together once for all of them
+
 
 def preload() -> None:
     """Import what a connection needs, in a process that will fork. Modules are safe to share over a fork, connections
@@ -9,4 +11,5 @@ def preload() -> None:
     import kubemin.store.redis.store  # noqa: F401
     from kubemin.store.redis.scripts import script
 
-    script("finish_and_claim")  # the one that workers live by
+    for name in OF_WORKERS:
+        script(name)

@@ -329,6 +329,10 @@ class Client:
         greeting.append(("CLIENT", "SETNAME", self.name))
         return greeting
 
+    def use(self, made: Connection) -> None:
+        """Go on over this connection, whatever it leads to."""
+        self._connection = made
+
     def disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()

@@ -30,7 +30,7 @@ from kubemin.store.redis.signed_inputs import SignedInputs
 
 RECORDS = 100  # that one script may touch: 1 to 4 ms
 MOST_CHANGES = 10_000  # that nobody asked for; older ones are dropped
-MOST_LABELS = 1000
+MOST_LABELS = 200  # more than a worker holds at once
 FOLLOW_UP = 4  # slices that one operation may go on with what its script had to leave
 TIME_LIFE = 1.0  # seconds that a reading of the server's clock is used for stamps of ordinary ends
 

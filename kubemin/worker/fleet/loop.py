@@ -65,7 +65,7 @@ class FleetWorker(Worker):
         self._settings = settings
         self._channel = reports
         self._owner = owner
-        self._store = store
+        self.store = store
         self._batch = batch
         self._guard = guard
         self._queues = settings.queues
@@ -88,7 +88,7 @@ class FleetWorker(Worker):
         if kind == TICKET_KIND:
             self._start(body)
         elif kind == MODE_KIND:
-            self._change_mode(body)
+            self._hear_mode(body)
         else:
             super()._handle(kind, body)
 
@@ -110,9 +110,12 @@ class FleetWorker(Worker):
         if claim is not None:
             self._execute(claim)
 
-    def _change_mode(self, body: bytes) -> None:
+    def change_mode(self, mode: Mode) -> None:
+        self._mode = mode
+
+    def _hear_mode(self, body: bytes) -> None:
         try:
-            self._mode = unpack_mode(body)
+            self.change_mode(unpack_mode(body))
         except ValueError as error:
             log.warning("a packet that cannot be read was dropped", worker=self._slot, error=str(error))
 
@@ -128,10 +131,10 @@ class FleetWorker(Worker):
             self._execute(self._claims.popleft())
         elif self._overdue is not None:
             self._await()
-        elif pause := self._store.client.retry_in():
+        elif pause := self.store.client.retry_in():
             self._idle_poll.poll(min(pause, IDLE_SECONDS) * 1000)
             self._interrupts.read()
-        elif self._store.owes(self._owner):
+        elif self.store.owes(self._owner):
             self._accept(self._guarded_claim(None, 0) or [])
         elif self._mode.paused:
             super()._rest()
@@ -148,7 +151,7 @@ class FleetWorker(Worker):
 
     def _check(self, task: str) -> None:
         """The connection may be another one than before the task, and is ours."""
-        fd = self._store.client.fileno()
+        fd = self.store.client.fileno()
         self._hygiene.own = set() if fd is None else {fd}
         super()._check(task)
 
@@ -167,9 +170,9 @@ class FleetWorker(Worker):
                 if self._takes_no_more:
                     return
         try:
-            if self._store.left:
-                self._store.advance(RECORDS)
-            self._store.begin_wait(self._queues)
+            if self.store.left:
+                self.store.advance(RECORDS)
+            self.store.begin_wait(self._queues)
             self._overdue = clock.monotonic() + BLOCK + OVERDUE
         except StoreUnavailable as error:
             log.debug("waiting for Redis", worker=self._slot, reason=str(error))
@@ -179,7 +182,7 @@ class FleetWorker(Worker):
         assert self._overdue is not None
         self._counts.send()
         left = self._overdue - clock.monotonic()
-        waiting = self._store.client.fileno()
+        waiting = self.store.client.fileno()
         if waiting is None or left <= 0:
             self._cut_off("no reply came in time")
             return
@@ -194,7 +197,7 @@ class FleetWorker(Worker):
     def _take_entry(self, limit: int) -> None:
         self._overdue = None
         try:
-            entry = self._store.end_wait(self._queues)
+            entry = self.store.end_wait(self._queues)
         except StoreUnavailable as error:
             self._cut_off(str(error))
             return
@@ -213,7 +216,7 @@ class FleetWorker(Worker):
     def _guarded_claim(self, entry: tuple[str, int] | None, limit: int) -> list[Claim] | None:
         """Without an entry: what an unanswered request has claimed."""
         try:
-            _, claims = self._store.finish_and_claim(self._owner, (), self._queues, limit, entry)
+            _, claims = self.store.finish_and_claim(self._owner, (), self._queues, limit, entry)
         except StoreUnavailable as error:
             self._cut_off(str(error))
             return None
@@ -227,7 +230,7 @@ class FleetWorker(Worker):
         """An entry may have been popped for us and lost with the connection: the coordinator looks for it."""
         self._overdue = None
         log.debug("cut off while waiting for a task", worker=self._slot, reason=reason)
-        self._store.client.disconnect()
+        self.store.client.disconnect()
         try:
             self._channel.try_send(LOST, b"{}")
         except OSError:
@@ -236,7 +239,7 @@ class FleetWorker(Worker):
     def _see_whether_known(self) -> None:
         self._empty = 0
         try:
-            if self._store.is_retired(self._owner):
+            if self.store.is_retired(self._owner):
                 self._replace_for = "the fleet counts this worker as dead"
         except StoreUnavailable as error:
             log.debug("Redis did not say whether this worker is known", worker=self._slot, reason=str(error))
@@ -261,7 +264,7 @@ class FleetWorker(Worker):
         if not claims:
             return
         try:
-            self._store.give_back(self._owner, [(claim.run, claim.idx, claim.token) for claim in claims])
+            self.store.give_back(self._owner, [(claim.run, claim.idx, claim.token) for claim in claims])
         except (StoreUnavailable, Refused) as error:
             # They stay claimed by a worker that will not run them: this life ends, and its death gives them back.
             self._replace_for = "tasks could not be given back"
@@ -294,7 +297,7 @@ class FleetWorker(Worker):
             try:
                 limit = 0 if self._takes_no_more or self._claims or self._batch.waiting else self._batch.limit
                 queues = self._queues if limit else ()
-                _, claims = self._store.finish_and_claim(self._owner, outcomes, queues, limit)
+                _, claims = self.store.finish_and_claim(self._owner, outcomes, queues, limit)
                 break
             except StoreUnavailable as error:
                 outage = outage or self._outage_begins(outcomes, error)
@@ -327,7 +330,7 @@ class FleetWorker(Worker):
 
     def _wait_for_store(self, outcomes: list[Outcome]) -> bool:
         """False: told to end first; the result is on disk then."""
-        deadline = clock.monotonic() + max(self._store.client.retry_in(), SHORTEST_PAUSE)
+        deadline = clock.monotonic() + max(self.store.client.retry_in(), SHORTEST_PAUSE)
         while (left := deadline - clock.monotonic()) > 0 and not self._interrupts.stopping:
             self._pause_poll.poll(left * 1000)
             self._interrupts.read()
@@ -347,7 +350,7 @@ class FleetWorker(Worker):
         self._replace_for = "the store's answer makes no sense"
 
     def _tell(self) -> None:
-        changes = self._store.changes()
+        changes = self.store.changes()
         if not changes:
             return
         self._counts.note(changes)
@@ -355,7 +358,7 @@ class FleetWorker(Worker):
         if not any(not change.step and change.state in FAILURES for change in changes):
             return
         try:
-            self._store.pay_calls()
+            self.store.pay_calls()
         except KubeminError as error:
             log.warning("onFailure is left to the coordinators", reason=str(error))
 
@@ -365,7 +368,7 @@ class FleetWorker(Worker):
         self._let_go()
         self._give_back(self._own_tickets())
         self._counts.send(at_once=True)
-        self._store.close()
+        self.store.close()
 
     def _let_go(self) -> None:
         """What was taken and not begun goes back; a wait is ended at the server, so that nothing is popped for us."""
@@ -396,12 +399,12 @@ class FleetWorker(Worker):
 
     def _end_wait(self) -> None:
         assert self._overdue is not None
-        other = Client(self._store.client.address, name=f"{self._store.client.name}-end")
+        other = Client(self.store.client.address, name=f"{self.store.client.name}-end")
         try:
-            self._store.unblock(self._store.client.name, over=other)
+            self.store.unblock(self.store.client.name, over=other)
         finally:
             other.close()
-        fd, left = self._store.client.fileno(), self._overdue - clock.monotonic()
+        fd, left = self.store.client.fileno(), self._overdue - clock.monotonic()
         if fd is None or not _poll(fd).poll(max(left, 0.0) * 1000):
             self._cut_off("no reply came in time")
             return
