@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import termios
 import time
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support import Daemon, processes_naming, program
+import pytest
+from support import Daemon, processes_naming, program, run_program
 from support.programs import clean_environ
 
 LIMIT = 60.0  # seconds a program may take
@@ -114,3 +116,10 @@ def test_tables_are_coloured_unless_asked_otherwise(daemon: Daemon) -> None:
     assert coloured.finish() == 0 and "\x1b[" in coloured.text
     plain = Terminal("runs", environ=daemon.environ | {"NO_COLOR": "1"})
     assert plain.finish() == 0 and "\x1b[" not in plain.text
+
+
+@pytest.mark.parametrize(("name", "imported"), [("kubeminctl", "click"), ("kubemind", "msgspec")])
+def test_an_interrupt_while_it_is_loaded_ends_it_without_a_word(tmp_path: Path, name: str, imported: str) -> None:
+    (tmp_path / f"{imported}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = run_program(name, "--help", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
