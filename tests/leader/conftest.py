@@ -44,7 +44,7 @@ def start_fleet() -> Iterator[Callable[..., Fleet]]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("leader")
-    group.addoption("--leader-seconds", type=float, default=8.0, help="how long leaders are struck")
+    group.addoption("--leader-seconds", type=float, default=5.0, help="how long leaders are struck")
     group.addoption("--leader-trials", type=int, default=0, help="fail-overs that are measured with leases of 15 s")
 
 

@@ -30,8 +30,7 @@ from kubemin.scoreboard import Scoreboard
 
 QUICK = {"leaseDuration": "3s", "renewDeadline": "2s", "retryPeriod": "300ms"}
 FULL = {"leaseDuration": "15s", "renewDeadline": "10s", "retryPeriod": "2s"}
-STEP = 5  # seconds of the patient step: longer than a hand-over or a fail-over takes
-PATIENT = "name: patient-{node}\nsteps:\n  - {{name: wait, run: [sleep, '{seconds}'], queue: {node}}}\n"
+PATIENT = "name: patient-{node}\nsteps:\n  - {{name: wait, run: [cat, '{fifo}'], queue: {node}}}\n"
 PATIENCE = 30.0
 Event = dict[str, Any]
 
@@ -64,7 +63,8 @@ class Daemons:
             armed = {"KUBEMIN_FAULT": fault, "KUBEMIN_FAULT_ONCE": f"{self.redis.folder}/struck"} if name == "a" else {}
             self.nodes[name] = daemon = Daemon(environ=armed, **self._settings(name, proxy, real) | settings)
             self._stack.callback(daemon.close)
-            daemon.workflow("patient.yaml", PATIENT.format(node=name, seconds=STEP))
+            os.mkfifo(daemon.home / "fifo")
+            daemon.workflow("patient.yaml", PATIENT.format(node=name, fifo=daemon.home / "fifo"))
 
     def _proxy(self, api: ApiServer | None, real: str) -> FaultProxy:
         if real:
@@ -157,7 +157,8 @@ class Daemons:
     # --- tasks meanwhile ---
 
     def begin_tasks(self) -> dict[str, str]:
-        """A patient step on each node: node -> run. All execute: what was only claimed is given back at a stop."""
+        """A step on each node that ends with `untouched`: node -> run. All execute: what was only claimed is given back
+        at a stop."""
         client = next(iter(self.nodes.values())).client
         runs = {name: client.submit(f"patient-{name}") for name in self.nodes}
         for name, run in runs.items():
@@ -165,7 +166,9 @@ class Daemons:
         return {name: run.id for name, run in runs.items()}
 
     def untouched(self, runs: dict[str, str]) -> None:
-        """Each ended where it began, in its first attempt, under its first token."""
+        """Each still runs, and ends where it began, in its first attempt, under its first token."""
+        for name in runs:
+            wait_until(lambda name=name: self._let_end(name), 10, what=f"the step of node {name}")
         client = next(daemon.client for daemon in reversed(self.nodes.values()) if daemon.running)
         for name, run in runs.items():
             try:
@@ -175,6 +178,14 @@ class Daemons:
             [task] = client.reader().run(run).tasks
             assert (task.node, task.attempt, task.cause) == (name, 1, None), task
         assert not self.events("task requeued") and not self.events("task fenced"), self.logs()
+
+    def _let_end(self, name: str) -> bool:
+        """False: nobody reads."""
+        try:
+            os.close(os.open(self.nodes[name].home / "fifo", os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
 
     # --- what must hold ---
 
