@@ -47,6 +47,7 @@ from kubemin.store.views import has_params, usage_view, workflow_view
 
 AT_ONCE = 500  # runs or tasks in one call
 MOST = 2000  # tasks of one run that are read in one snapshot
+SMALL, FEW = 200, 50  # runs of so many tasks are read together, so many in one call
 
 Tasks = dict[int, TaskRecord]
 
@@ -90,8 +91,7 @@ class Reads:
         if tasks is None and found.run is not None:
             self._page(run, found, found.run.nx)
         else:
-            found.tasks = dict(_readable((int(idx), body) for idx, body in _pairs(tasks) if idx.isdigit()))
-            found.outputs = {int(idx): body for idx, body in _pairs(outputs)}
+            found.tasks, found.outputs = _tasks(tasks), _outputs(outputs)
         return found
 
     def _page(self, run: str, found: Found, most: int) -> None:
@@ -187,16 +187,29 @@ class Reads:
         for at in range(0, len(ids), AT_ONCE):
             some = ids[at : at + AT_ONCE]
             raws = self.s.client.pipeline([("HMGET", keys.run(run), "s", "o", "w", "x", "r") for run in some])
+            found = self._contents({run: raw[-1] for run, raw in zip(some, raws, strict=True) if raw[-1] is not None})
             for run, (state, output, work, extra, record) in zip(some, raws, strict=True):
                 if record is not None:
-                    outputs[run] = self._graph_outputs(run)
+                    outputs[run] = self._graph_outputs(found[run])
                 elif state is not None:
                     done = output is not None and read_state(state, self.s.version, run).s == COMPLETED
                     outputs[run] = {label_of(work or b"", extra): _value(output)} if done else {}
         return outputs
 
-    def _graph_outputs(self, run: str) -> dict[str, Any]:
-        found = self.look(run)
+    def _contents(self, records: dict[str, bytes]) -> dict[str, Found | None]:
+        """Tasks and outputs of runs: small ones in a few calls together."""
+        known = {run: read_run(raw, self.s.version, run) for run, raw in records.items()}
+        found: dict[str, Found | None] = {run: self.look(run) for run, each in known.items() if each.nx > SMALL}
+        small = [run for run in known if run not in found]
+        for at in range(0, len(small), FEW):
+            some = small[at : at + FEW]
+            names = [name for run in some for name in (keys.tasks(run), keys.outputs(run))]
+            raws = self.s.client.pipeline([("HGETALL", name) for name in names])
+            for run, tasks, outputs in zip(some, raws[::2], raws[1::2], strict=True):
+                found[run] = Found(known[run], None, b"", None, b"", None, _tasks(tasks), _outputs(outputs), {})
+        return found
+
+    def _graph_outputs(self, found: Found | None) -> dict[str, Any]:
         if found is None or found.run is None:
             return {}
         plan = self.plan(found.run)
@@ -281,6 +294,14 @@ def _readable(raws: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, TaskReco
             yield idx, unpack_task(raw)
         except msgspec.DecodeError:  # its run is put aside when somebody comes to it
             continue
+
+
+def _tasks(flat: Any) -> Tasks:
+    return dict(_readable((int(idx), body) for idx, body in _pairs(flat) if idx.isdigit()))
+
+
+def _outputs(flat: Any) -> dict[int, bytes]:
+    return {int(idx): body for idx, body in _pairs(flat)}
 
 
 def _value(output: bytes) -> Any:

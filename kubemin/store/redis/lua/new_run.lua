@@ -25,7 +25,7 @@ if run.x and pattern and not due and not M and run.N <= REQ.slice then
     fields[#fields + 1] = cmsgpack.pack({ s = WAITING, o = pattern.a[n + 1], f = ALWAYS })
   end
   run.l, run.g = run.N, RELEASED
-  call('HSET', KEYS[1], 'r', cmsgpack.pack(run))
+  call('HSET', KEYS[1], 'r', pack_run(run))
   call('HSET', tasks, 'h', 'w' .. run.N, 'i', seen, unpack(fields))
   queue_ready(pattern.q, names)
   return plainly(1)

@@ -16,11 +16,19 @@ local function by_record(id, raw)
 end
 
 -- Most are told by a few letters: clients ask for many, and again: queued in its first life, or a record that begins with
--- the state of its end.
+-- its state.
 local function state_of(id, raw)
   if byte(raw) == 113 and sub(raw, -10) == ' 1 default' then return call('ZSCORE', pending, id .. '.0') and 0 or 2 end
   if sub(raw, 2, 3) == '\161s' and byte(raw, 4) > 2 and byte(raw, 4) < 8 then return byte(raw, 4) end
   return by_record(id, raw)
+end
+
+local function state_of_run(raw)
+  local first = byte(raw) == 222 and 4 or 2 -- after the head of its map
+  local state = sub(raw, first, first + 1) == '\161s' and byte(raw, first + 2)
+  if state and state < 8 then return state end
+  local known, run = pcall(cmsgpack.unpack, raw)
+  return known and type(run) == 'table' and run.s or 2 -- spoilt: until it is put aside
 end
 
 for n = 3, #ARGV do
@@ -28,8 +36,7 @@ for n = 3, #ARGV do
   if found[1] then
     states[n - 2] = state_of(ARGV[n], found[1])
   else
-    local known, run = pcall(cmsgpack.unpack, found[2] or '')
-    states[n - 2] = not found[2] and -1 or known and type(run) == 'table' and run.s or 2 -- spoilt: until it is put aside
+    states[n - 2] = found[2] and state_of_run(found[2]) or -1
   end
 end
 return states

@@ -16,7 +16,7 @@ local function plain_run(id, state)
 end
 
 local function save(id, run, event)
-  call('HSET', P .. 'run:' .. id, 'r', cmsgpack.pack(run))
+  call('HSET', P .. 'run:' .. id, 'r', pack_run(run))
   local state = event == 'started' and 'running' or 'completed'
   events[#events + 1] = cjson.encode({ event, id, run.W, -1, -1, -1, state, '', 0, '', run.d, 0, -1 })
 end

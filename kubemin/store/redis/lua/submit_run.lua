@@ -1,4 +1,4 @@
---@ top: queueing
+--@ top: packing queueing
 --@ engine: core rules queue solo settle fanout building stopping outcome mark flush aside
 --@ fenced
 --@ then: new_run

@@ -32,7 +32,7 @@ local function write_runs()
     local id = run.id
     run.id, run.zz = nil, nil
     if run.x then write_live(id, run) end
-    call('HSET', P .. 'run:' .. id, 'r', pack(run))
+    call('HSET', P .. 'run:' .. id, 'r', pack_run(run))
     run.id = id
   end
   M.dirtied = {}
