@@ -168,13 +168,16 @@ _unpack_version = msgspec.msgpack.Decoder(_Versioned).decode
 
 
 def unpack_task(raw: bytes) -> TaskRecord:
-    """A step's task. In its first life its record is short: "wOPEN", "qQUEUED" or "rQUEUED TOKEN STARTED PLACE"."""
+    """A step's task. In its first life its record is short (lua/steps.lua names the forms)."""
     kind, words = raw[:1], raw[1:]
     try:
         if kind == b"w":
             return TaskRecord(s=WAITING, o=int(words))
         if kind == b"q":
             return TaskRecord(s=QUEUED, q=0, Q=int(words))
+        if kind == b"g":
+            queued, token = words.split(b" ")
+            return TaskRecord(s=QUEUED, q=0, k=int(token), Q=int(queued))
         if kind == b"r":
             queued, token, started, place = words.decode().split(" ", 3)
             return TaskRecord(s=RUNNING, k=int(token), Q=int(queued), B=int(started), w=place)
@@ -230,7 +233,7 @@ def version_of(raw: bytes) -> int:
     try:
         if raw[:1] == b"q":
             return int(raw.split(b" ", 2)[1]) if b" " in raw else 1
-        if raw[:1] in (b"w", b"r"):
+        if raw[:1] in (b"w", b"g", b"r"):
             return 1
         return _unpack_version(raw).v
     except (msgspec.MsgspecError, ValueError, IndexError):

@@ -25,7 +25,7 @@ local function take(entry, pending)
     return take_single(entry, pending, id, seq, found)
   end
   if not state then
-    local done, claim = S().claim(entry, pending, id, idx, seq)
+    local done, claim = S().claim(pending, id, idx, seq)
     reply[#reply + 1] = claim
     if done then return end
   end

@@ -2,6 +2,11 @@
 local SHORT = {
   w = function(raw) return { s = WAITING, o = tonumber(match(raw, '^w(%d+)$')) or error(UNREADABLE) } end,
   q = function(raw) return { s = QUEUED, o = 0, q = -1, Q = tonumber(match(raw, '^q(%d+)$')) or error(UNREADABLE) } end,
+  g = function(raw)
+    local queued, token = match(raw, '^g(%d+) (%d+)$')
+    if not queued then error(UNREADABLE) end
+    return { s = QUEUED, o = 0, q = -1, k = tonumber(token), Q = tonumber(queued) }
+  end,
   r = function(raw)
     local queued, token, started, place = match(raw, '^r(%d+) (%d+) (%d+) (.*)$')
     if not queued then error(UNREADABLE) end
@@ -14,7 +19,7 @@ function M.read_task(raw)
   return short and short(raw) or M.sound(unpack_one(raw))
 end
 
-local PLAIN = { [WAITING] = { s = true, o = true }, [QUEUED] = { s = true, o = true, q = true, Q = true } }
+local PLAIN = { [WAITING] = { s = true, o = true }, [QUEUED] = { s = true, o = true, q = true, k = true, Q = true } }
 
 function M.pack_task(task)
   local plain = PLAIN[task.s]
@@ -24,5 +29,6 @@ function M.pack_task(task)
     if not plain[name] then return pack(task) end
   end
   if task.s == WAITING then return 'w' .. task.o end
+  if task.k then return string.format('g%.0f %.0f', task.Q, task.k) end
   return string.format('q%.0f', task.Q)
 end

@@ -30,7 +30,7 @@ local function take_back(claim, name)
   if M.is_aside(run) then return false end
   if run then M.touch(task) else M.save_solo(task) end
   if REQ.mode == 'give' then
-    task.B = nil
+    task.B, task.w = nil, nil
     M.requeue(run, task, nil, claim.token)
     return true
   end

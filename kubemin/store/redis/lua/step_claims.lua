@@ -22,18 +22,30 @@ function S.write()
   runs, touched, ready = {}, {}, {}
 end
 
+-- Since when it is queued, and its token: the number of its place, which no other task has; a new one where it had that
+-- before and gave it back.
+local function turn_of(record, seq)
+  local queued = match(record, '^q(%d+)$')
+  if queued then return queued, seq end
+  local since, token = match(record, '^g(%d+) (%d+)$')
+  if since and tonumber(seq) <= tonumber(token) then seq = string.format('%d', call('INCR', P .. 'seq')) end
+  return since, seq
+end
+
 -- Nil: the entry is the engine's.
-function S.claim(entry, pending, id, idx, seq)
+function S.claim(pending, id, idx, seq)
   if M and M.runs[id] then return nil end -- what the engine has in its hands it may have changed
   local key = P .. 'tasks:' .. id
   local found = redis.pcall('HMGET', key, 'i', idx, 'h')
-  local queued, live = match(found[2] or '', '^q(%d+)$'), found[3]
-  if not queued or sub(found[1] or '', 1, 2) ~= '1 ' or not find(live or '', '^w?%d+$') then return nil end
+  local live = found[3]
+  if not live or sub(found[1] or '', 1, 2) ~= '1 ' or not find(live, '^w?%d+$') then return nil end
   local begins = string.byte(live) == 119
   local run = begins and plain_run(id, WAITING)
   if begins and not run then return nil end
+  local queued, token = turn_of(found[2] or '', seq)
+  if not queued then return nil end
   local lock, name = 'lock:{workflow:queue}:' .. id .. '.' .. idx, id .. '.' .. idx
-  if not call('SET', lock, ARGV[6] .. seq, 'NX', 'PX', ARGV[7]) then
+  if not call('SET', lock, ARGV[6] .. token, 'NX', 'PX', ARGV[7]) then
     if call('ZSCORE', pending, name) then E().guarded(id, M.postpone, id, tonumber(idx), pending) end
     return true
   end
@@ -41,7 +53,7 @@ function S.claim(entry, pending, id, idx, seq)
     call('DEL', lock)
     return true
   end
-  local record = 'r' .. queued .. ' ' .. seq .. ' ' .. now .. ' ' .. ARGV[12]
+  local record = 'r' .. queued .. ' ' .. token .. ' ' .. now .. ' ' .. ARGV[12]
   if begins then
     run.s, run.B = RUNNING, tonumber(now)
     call('HSET', key, idx, record, 'h', sub(live, 2))
@@ -49,8 +61,9 @@ function S.claim(entry, pending, id, idx, seq)
   else
     call('HSET', key, idx, record)
   end
-  held = held .. entry .. ' 3 ' .. now .. ' ' .. number .. ' - -;'
-  return true, { entry, found[1], queued }
+  name = name .. '@' .. token
+  held = held .. name .. ' 3 ' .. now .. ' ' .. number .. ' - -;'
+  return true, { name, found[1], queued }
 end
 return S
 end

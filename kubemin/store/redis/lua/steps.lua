@@ -3,7 +3,8 @@
 -- success and have heard of nothing bad. Made when the first of them is met. In the hash of such a run's tasks (building.lua: x):
 --   h  how many are live, after "w" while none has begun; '': all of this run goes through the engine
 --   i  what a claim tells of its run: "VERSION DEFINITION ROUND SCHEDULED WORKFLOW"
---   IDX  "wOPEN" waits, "qINSTANT" is queued, "rQUEUED TOKEN STARTED PLACE" runs; else packed, and the engine's
+--   IDX  "wOPEN" waits, "qINSTANT" is queued, "gINSTANT TOKEN" was given back, "rQUEUED TOKEN STARTED PLACE" runs; else packed,
+--        and the engine's
 -- All is read and checked before anything is changed; what does not fit is left as it is, for the engine.
 local function plain_steps()
 local S, runs, touched, ready, edges = {}, {}, {}, {}, {}
