@@ -8,8 +8,8 @@ import msgspec
 from driving import ALICE, BOB, accept, ended, finish, outcome, shape, single, start, steps, take
 from graphs import define, join, node, workflow
 
-from kubemin.model.graph import Graph
-from kubemin.model.records import Definition
+from kubemin.model.graph import Concurrency, Graph
+from kubemin.model.records import Claim, Definition
 from kubemin.model.states import TaskState
 from kubemin.store.base import Verdict
 from kubemin.store.redis import keys
@@ -119,9 +119,9 @@ def test_a_repeated_end_counts_once(store: NodeStore) -> None:
 def test_a_plain_step_that_is_given_back_goes_on(store: NodeStore) -> None:
     run = start(store, CHAIN)
     (first,) = take(store)
-    assert store.give_back(ALICE, [(first.run, first.idx, first.token)]) == 1
+    assert store.give_back(ALICE, [(first.run, first.idx, first.token)]) == 1 and form(store, run, 0) == "g"
     (again,) = take(store)
-    assert again.token > first.token and again.attempt == 1
+    assert again.token > first.token and again.attempt == 1 and form(store, run, 0) == "r"
     assert store.finish(ALICE, [outcome(first)]) == [Verdict.FENCED]
     finish(store, outcome(again))
     assert worked_off(store, 1) == 2 and ended(store, run) == ("completed", None)
@@ -151,6 +151,27 @@ def test_a_count_that_somebody_deleted_ends_its_run_alone(store: NodeStore) -> N
     assert told == {run: Verdict.FENCED, other: Verdict.ACCEPTED}
     assert ended(store, run) == ("failed", "corrupt")
     assert worked_off(store, 2) == 2 and ended(store, other) == ("completed", None)
+
+
+def state_byte(store: NodeStore, run: str) -> int:
+    """Where lua/states.lua looks for it: clients that wait ask for thousands."""
+    raw: bytes = store.client.execute("HGET", keys.run(run), "r")
+    first = 3 if raw[0] == 0xDE else 1  # a map of 16 fields and more has a longer head
+    assert raw[first : first + 2] == b"\xa1s"
+    return raw[first + 2]
+
+
+def test_a_runs_record_begins_with_its_state(store: NodeStore) -> None:
+    many = workflow("many", node("a"), concurrency=Concurrency("k"), timeout=60.0)
+    runs = [start(store, CHAIN), start(store, many, key="key")]
+    assert store.client.execute("HGET", keys.run(runs[1]), "r")[0] == 0xDE
+    claims: list[Claim] = []
+    for state, name in ((0, "waiting"), (2, "running"), (3, "completed")):
+        assert [state_byte(store, run) for run in runs] == [state] * 2
+        assert {each.value for each in store.states(runs).values()} == {name}
+        claims = take(store, 2) if state == 0 else claims
+        while state == 2 and claims:
+            _, claims = store.finish_and_claim(ALICE, [outcome(each) for each in claims], ["default"], 2)
 
 
 def test_a_definition_that_was_kept_before_there_were_plain_steps(store: NodeStore) -> None:
