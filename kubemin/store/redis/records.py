@@ -176,8 +176,8 @@ def unpack_task(raw: bytes) -> TaskRecord:
         if kind == b"q":
             return TaskRecord(s=QUEUED, q=0, Q=int(words))
         if kind == b"g":
-            queued, token = words.split(b" ")
-            return TaskRecord(s=QUEUED, q=0, k=int(token), Q=int(queued))
+            since, given = words.split(b" ")
+            return TaskRecord(s=QUEUED, q=0, k=int(given), Q=int(since))
         if kind == b"r":
             queued, token, started, place = words.decode().split(" ", 3)
             return TaskRecord(s=RUNNING, k=int(token), Q=int(queued), B=int(started), w=place)
