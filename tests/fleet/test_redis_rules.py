@@ -54,6 +54,21 @@ def test_a_reply_that_is_lost_is_given_again_and_nothing_runs_nowhere(server: Se
     other.close()
 
 
+def test_what_was_popped_is_claimed_in_one_call(store: NodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else has to be asked was asked before the wait, when nobody waited."""
+    monkeypatch.setattr("kubemin.store.redis.session.TIME_LIFE", 0.0)
+    accept(store, single(), single())
+    for _ in range(2):  # the first call of a life loads the script, and asks for its number
+        store.begin_wait(["default"])
+        entry = store.end_wait(["default"])
+        assert entry is not None
+        calls: list[float] = []
+        store.client.observe = calls.append
+        _, (claim,) = store.finish_and_claim(ALICE, (), ["default"], 1, entry)
+        finish(store, outcome(claim))
+    assert len(calls) == 2
+
+
 def test_a_repeat_of_a_steps_claim_tells_the_same_step(server: Server, store: NodeStore) -> None:
     start(store, ONE)
     assert take(store, 1, BOB, ("none",)) == []

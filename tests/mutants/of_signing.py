@@ -19,7 +19,7 @@ ALL = (
     Mutant(
         "a single task is not verified",
         f"{REDIS}/claims.py",
-        "            self.s.signatures.check_task(run, work, extra)\n",
+        "            self.s.signatures.check_task(run, work.encode(), extra.encode() if extra else None)\n",
         "            pass\n",
         (f"{RECORDS}test_what_nobody_signed_is_not_run_and_not_signed_by_a_retry",),
     ),

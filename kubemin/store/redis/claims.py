@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from kubemin import clock
 from kubemin.clock import Micros
 from kubemin.errors import StoreUnavailable
 from kubemin.model.ids import split_task
@@ -25,7 +24,8 @@ from kubemin.store.fleet import Entry as Entry
 from kubemin.store.inputs import Round
 from kubemin.store.plans import CorruptDefinition, Plan
 from kubemin.store.redis import keys
-from kubemin.store.redis.fresh import Fresh, FreshClaims, is_plain, started
+from kubemin.store.redis.fresh import Fresh, is_plain, started
+from kubemin.store.redis.lives import Life, Request, owner_of, slot_name
 from kubemin.store.redis.plain import needed_by
 from kubemin.store.redis.records import SlotClaim, detail_of, pack, slot_claims
 from kubemin.store.redis.replies import unpack_reply
@@ -51,45 +51,13 @@ _VERDICTS = {
 _IN_FULL = "R"
 
 
-class _Life:
-    """One life of one worker, as requests name it. `unanswered`: sent and without a reply: sent again as it is.
-    `taken`: claimed, and not told to the caller, because something that followed the reply failed."""
-
-    __slots__ = ("fresh", "key", "lock", "name", "number", "owner", "place", "sure", "taken", "unanswered")
-
-    def __init__(self, owner: Owner, node: str) -> None:
-        self.owner = owner
-        self.fresh = FreshClaims()
-        self.name = slot_name(owner)
-        self.key = keys.slot(self.name)
-        self.lock = lock_value(owner, node)
-        self.place = f"{node}|{owner.slot}"
-        self.number = clock.wall()  # above what an earlier process of this life has used
-        self.sure = False
-        self.unanswered: _Request | None = None
-        self.taken: list[Claim] = []
-
-
-class _Request:
-    """`order`: which outcome each verdict is about: the plain ones are told first."""
-
-    __slots__ = ("arguments", "limit", "order", "outcomes", "touched")
-
-    def __init__(self, outcomes: tuple[Outcome, ...], touched: tuple[str, ...], limit: int) -> None:
-        self.outcomes = outcomes
-        self.limit = limit
-        self.touched = touched
-        self.order: list[int] = []
-        self.arguments: list[Any] = []
-
-
 class Claims:
     def __init__(self, session: Session, task_timeout: float) -> None:
         self.s = session
         self.task_timeout = task_timeout
         self.ttl = LOCK_TTL
         self.output_bytes = OUTPUT_BYTES
-        self._lives: dict[Owner, _Life] = {}
+        self._lives: dict[Owner, Life] = {}
         self._script = script("finish_and_claim")
         self._touched: dict[Sequence[str], tuple[str, ...]] = {}
 
@@ -111,14 +79,14 @@ class Claims:
         life = self._lives.get(owner)
         return life is not None and (life.unanswered is not None or bool(life.taken))
 
-    def _life(self, owner: Owner) -> _Life:
+    def _life(self, owner: Owner) -> Life:
         life = self._lives.get(owner)
         if life is None:
-            life = self._lives[owner] = _Life(owner, self.s.node)
+            life = self._lives[owner] = Life(owner, self.s.node)
         return life
 
     def _finish(
-        self, life: _Life, told: tuple[Outcome, ...], queues: Sequence[str], limit: int, entry: Entry | None
+        self, life: Life, told: tuple[Outcome, ...], queues: Sequence[str], limit: int, entry: Entry | None
     ) -> list[Verdict]:
         if (pending := life.unanswered) is not None:
             verdicts = self._send(life, pending)
@@ -130,8 +98,8 @@ class Claims:
 
     def deliver(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
         """What a living worker has not told yet, told for it: the numbers of its own requests stay as they are."""
-        life = _Life(owner, self.s.node)
-        request = _Request(tuple(outcomes), (life.key,), 0)
+        life = Life(owner, self.s.node)
+        request = Request(tuple(outcomes), (life.key,), 0)
         request.order = list(range(len(outcomes)))
         now, shift = self.s.now(), self.s.shift()
         full = self._for_engine(life, [_told(each, shift) for each in outcomes])
@@ -149,11 +117,11 @@ class Claims:
         return known
 
     def _request(
-        self, life: _Life, outcomes: tuple[Outcome, ...], queues: Sequence[str], limit: int, entry: Entry | None
-    ) -> _Request:
+        self, life: Life, outcomes: tuple[Outcome, ...], queues: Sequence[str], limit: int, entry: Entry | None
+    ) -> Request:
         life.number += 1
         now, shift = self.s.now(), self.s.shift()
-        request = _Request(outcomes, (life.key, *self._queue_keys(queues)), limit)
+        request = Request(outcomes, (life.key, *self._queue_keys(queues)), limit)
         plain: list[Any] = []
         full, later = [], []
         for number, each in enumerate(outcomes):
@@ -175,14 +143,21 @@ class Claims:
         life.unanswered = request
         return request
 
-    def _for_engine(self, life: _Life, full: list[Any]) -> bytes:
+    def _for_engine(self, life: Life, full: list[Any]) -> bytes:
+        if full or self.s.clock is not None:
+            return self._packed(life, full)
+        if life.bare is None or life.bare[0] != self.s.on_failure:
+            life.bare = self.s.on_failure, self._packed(life, [])
+        return life.bare[1]
+
+    def _packed(self, life: Life, full: list[Any]) -> bytes:
         return pack(
             self.s.engine_request(
                 instance=life.owner.instance, place=life.place, out=full, tail=TAIL_BYTES, tails=self.output_bytes
             )
         )
 
-    def _send(self, life: _Life, request: _Request) -> list[Verdict]:
+    def _send(self, life: Life, request: Request) -> list[Verdict]:
         """The claims are in `life.taken` before anything else can fail: what is held has to be run, or given back."""
         reply = self._call(request)
         if reply[0] == "STALE" and not life.sure:
@@ -208,10 +183,10 @@ class Claims:
             self._send_in_full(life, request.outcomes, again, verdicts)
         return verdicts
 
-    def _call(self, request: _Request) -> list[Any]:
+    def _call(self, request: Request) -> list[Any]:
         return unpack_reply(self.s.client.run(self._script, request.touched, *request.arguments))
 
-    def _verdicts(self, life: _Life, request: _Request, letters: str) -> tuple[list[Verdict], list[int]]:
+    def _verdicts(self, life: Life, request: Request, letters: str) -> tuple[list[Verdict], list[int]]:
         """Told of each outcome, but for those that have to be sent in full."""
         verdicts = [Verdict.FENCED] * len(request.outcomes)
         again = []
@@ -223,16 +198,14 @@ class Claims:
         return verdicts, again
 
     def _send_in_full(
-        self, life: _Life, outcomes: tuple[Outcome, ...], numbers: list[int], verdicts: list[Verdict]
+        self, life: Life, outcomes: tuple[Outcome, ...], numbers: list[int], verdicts: list[Verdict]
     ) -> None:
         """Their end has to be looked into: they were to be stopped meanwhile, or what needs them has heard bad news."""
         told = self._finish(life, tuple(outcomes[number] for number in numbers), (), 0, None)
         for number, verdict in zip(numbers, told, strict=True):
             verdicts[number] = verdict
 
-    def _tell(
-        self, life: _Life, outcomes: Sequence[Outcome], verdicts: Sequence[Verdict], later: Sequence[int]
-    ) -> None:
+    def _tell(self, life: Life, outcomes: Sequence[Outcome], verdicts: Sequence[Verdict], later: Sequence[int]) -> None:
         """Plain ends, which the script does not spend time on telling, and what was refused."""
         for number, (each, verdict) in enumerate(zip(outcomes, verdicts, strict=True)):
             fresh = life.fresh.pop(each)
@@ -246,7 +219,7 @@ class Claims:
 
     # --- claims ------------------------------------------------------------------------------------------------------
 
-    def _claims(self, life: _Life, told: Sequence[Any]) -> tuple[list[Claim], tuple[Outcome, ...], list[Change]]:
+    def _claims(self, life: Life, told: Sequence[Any]) -> tuple[list[Claim], tuple[Outcome, ...], list[Change]]:
         """What was claimed, the ends of what cannot be read, and what is to be told of plain steps."""
         claims: list[Claim] = []
         spoilt: list[Outcome] = []
@@ -275,7 +248,7 @@ class Claims:
         return claims, tuple(spoilt), begun
 
     def _solo(
-        self, life: _Life, run: str, token: int, name: str, work: str | None, state: str, extra: str | None
+        self, life: Life, run: str, token: int, name: str, work: str | None, state: str, extra: str | None
     ) -> Claim:
         timeout = self.task_timeout
         work = work or ""
@@ -295,7 +268,7 @@ class Claims:
             life.fresh.keep(name, Fresh.single(claim, self.s.now(), state))
         return claim
 
-    def _plain_step(self, life: _Life, run: str, idx: int, token: int, name: str, seen: str, queued: str) -> Claim:
+    def _plain_step(self, life: Life, run: str, idx: int, token: int, name: str, seen: str, queued: str) -> Claim:
         _, digest, number, scheduled_at, workflow = seen.split(" ", 4)
         scheduled = None if scheduled_at == "-" else scheduled_at
         claim = self._step(run, idx, token, 1, digest, idx, -1, workflow, int(number), scheduled)
@@ -389,20 +362,6 @@ class Claims:
         for slot, claims in self.records(self.slots(self.s.instance)):
             found += [(owner_of(slot), claim.run, claim.idx, claim.token) for claim in claims]
         return found
-
-
-def slot_name(owner: Owner) -> str:
-    return f"{owner.instance}:{owner.slot}:{owner.incarnation}"
-
-
-def owner_of(slot: str) -> Owner:
-    instance, number, incarnation = slot.rsplit(":", 2)
-    return Owner(instance, int(number), int(incarnation))
-
-
-def lock_value(owner: Owner, node: str) -> str:
-    """What a task's lock says, the token to be added."""
-    return f"node={node} instance={owner.instance} worker={owner.slot} slot={slot_name(owner)} token="
 
 
 def _told(outcome: Outcome, shift: Micros) -> tuple[Any, ...]:

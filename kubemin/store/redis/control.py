@@ -12,8 +12,9 @@ from kubemin.store.admission import concurrency_held, concurrency_key
 from kubemin.store.base import Stop
 from kubemin.store.codec import Extra, decode, decode_extra, encode
 from kubemin.store.redis import keys
-from kubemin.store.redis.claims import Claims, owner_of
+from kubemin.store.redis.claims import Claims
 from kubemin.store.redis.intake import Intake
+from kubemin.store.redis.lives import owner_of
 from kubemin.store.redis.records import RunRecord, pack, read_run
 from kubemin.store.redis.session import Session
 from kubemin.store.redis.signatures import seal_of

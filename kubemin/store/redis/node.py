@@ -20,10 +20,11 @@ from kubemin.store.base import Stop, Verdict
 from kubemin.store.codec import encode
 from kubemin.store.fleet import FleetStore
 from kubemin.store.redis import keys
-from kubemin.store.redis.claims import Entry, lock_value, slot_name
+from kubemin.store.redis.claims import Entry
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.durability import Durability
 from kubemin.store.redis.hooks import Hooks
+from kubemin.store.redis.lives import lock_value, slot_name
 from kubemin.store.redis.records import pack
 from kubemin.store.redis.store import RedisStore
 
@@ -210,16 +211,18 @@ class NodeStore(RedisStore):
 
     def begin_wait(self, queues: Sequence[str]) -> int:
         """Block in BLPOP; the descriptor becomes readable at its end."""
-        names = [keys.queue(name, v) for name in queues for v in self._session.versions]
-        return self.client.begin("BLPOP", *names, BLOCK)
+        self._session.keep_time(BLOCK + OVERDUE)
+        return self.client.begin("BLPOP", *self._lists(queues), BLOCK)
 
     def end_wait(self, queues: Sequence[str]) -> Entry | None:
         """What was popped: to be claimed at once, or it is pushed again in a few seconds."""
         reply = self.client.end()
         if reply is None:
             return None
-        names = [keys.queue(name, v) for name in queues for v in self._session.versions]
-        return reply[1].decode(), names.index(reply[0].decode()) + 1
+        return reply[1].decode(), self._lists(queues).index(reply[0].decode()) + 1
+
+    def _lists(self, queues: Sequence[str]) -> list[str]:
+        return [keys.queue(name, v) for name in queues for v in self._session.versions]
 
     def deliver(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
         """Results of a living worker of this node, told by another: those that it tells again are duplicates."""

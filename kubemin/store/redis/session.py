@@ -74,7 +74,7 @@ class Session:
         self._left_out: dict[str, str] = {}  # what could not be read, and why
         self.on_failure: tuple[str, ...] = ()  # argv, of this node's settings
         self._offset = 0.0
-        self._read_at = float("-inf")
+        self._read_at = self._known_until = float("-inf")
 
     def trust(self, signer: Signer | None, life: float) -> None:
         """Sign what is written from here on, and believe only what is signed. None: as without signing."""
@@ -88,15 +88,25 @@ class Session:
     # --- time --------------------------------------------------------------------------------------------------------
 
     def now(self) -> Micros:
-        """The server's time, read at most a second ago and carried on by our own steady clock."""
+        """The server's time, read a moment ago and carried on by our own steady clock."""
         if self.clock is not None:
             return self.clock()
         here = time.monotonic()
-        if here - self._read_at > TIME_LIFE:
-            seconds, micros = self.client.execute("TIME")
-            self._offset = int(seconds) * SECOND + int(micros) - here * SECOND
-            self._read_at = here
+        if here > self._known_until:
+            self._read_time(here)
         return int(here * SECOND + self._offset)
+
+    def keep_time(self, seconds: float) -> None:
+        """So that `now` asks nobody within these seconds: then somebody will wait for what we do."""
+        here = time.monotonic()
+        if here > self._read_at + TIME_LIFE:
+            self._read_time(here)
+        self._known_until = max(self._known_until, here + seconds)
+
+    def _read_time(self, here: float) -> None:
+        seconds, micros = self.client.execute("TIME")
+        self._offset = int(seconds) * SECOND + int(micros) - here * SECOND
+        self._read_at, self._known_until = here, here + TIME_LIFE
 
     def shift(self) -> Micros:
         """To be added to an instant by this machine's wall clock, to have the server's."""
