@@ -91,6 +91,10 @@ class Worker:
         if self._replace_for:
             log.info("worker is replaced", worker=self._slot, tasks=self._done, reason=self._replace_for)
 
+    @property
+    def wants_to_end(self) -> bool:
+        return bool(self._replace_for)
+
     def turn(self, packet: tuple[int, bytes] | None) -> None:
         """What a packet asks for, or what there is to do without one."""
         if packet is None:

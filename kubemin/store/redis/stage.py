@@ -14,16 +14,17 @@ from hiredis import Reader
 from kubemin import clock
 from kubemin.clock import SECOND
 from kubemin.store.redis.connection import READ_SIZE, Connection
+from kubemin.store.redis.records import pack
 
 AT_ONCE = 4  # tasks that one reply brings
-_OTHER_THAN_RESULTS = 11  # arguments of `finish_and_claim`; three for each result follow
-_LIMIT, _POPPED = 7, 8  # which of them say so
+RUN = "0" * 20
+_LIMIT, _POPPED, _RESULTS = 7, 8, 12  # which arguments of `finish_and_claim` say so; each result begins with its task
 
 
 class Stage(Connection):
     """A server that never lets wait: each command finds its reply in the socket pair as soon as it was sent."""
 
-    def __init__(self, near: socket.socket, far: socket.socket, work: bytes) -> None:
+    def __init__(self, near: socket.socket, far: socket.socket, work: str) -> None:
         """`near` and `far` were open before the worker began: only the copy is new to it, and no leftover of a task."""
         super().__init__(near.dup(), 1.0)
         self._far = far
@@ -41,23 +42,23 @@ class Stage(Connection):
         if command[0] == b"TIME":
             return [b"%d" % part for part in divmod(clock.wall(), SECOND)]
         if command[0] == b"BLPOP":
-            return [command[1], self._name()]
+            return [command[1], self._name().encode()]
         arguments = command[3 + int(command[2]) :]
-        results = (len(arguments) - _OTHER_THAN_RESULTS) // 3
-        if results < 0:
+        if len(arguments) < _RESULTS:
             return [0, 0, [], []]  # `lose`: what was taken too much of is given back
+        results = sum(each.startswith(RUN.encode()) for each in arguments[_RESULTS:])
         popped = bool(arguments[_POPPED])
         count = min(int(arguments[_LIMIT]), 1 if popped or self.tasks % 3 == 0 else AT_ONCE)
         if not popped and self.tasks % 5 == 0:
             count = 0  # so that it waits for the next
-        return [b"OK", b"C" * results, None, *(self._claim() for _ in range(count))]
+        return pack(["OK", "C" * results, False, *(self._claim() for _ in range(count))])
 
-    def _claim(self) -> list[bytes | None]:
+    def _claim(self) -> list[Any]:
         self.tasks += 1
-        return [self._name(), self._work, b"q%d 1 default" % clock.wall(), None]
+        return [self._name(), self._work, f"q{clock.wall()} 1 default", None]
 
-    def _name(self) -> bytes:
-        return b"%b.0@%d" % (b"0" * 20, self.tasks)
+    def _name(self) -> str:
+        return f"{RUN}.0@{self.tasks}"
 
 
 def _resp(value: Any) -> bytes:

@@ -24,7 +24,7 @@ from kubemin.worker.fleet.process import fleet_worker
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.output import PythonOutput
 
-TURNS = 150  # of the worker's loop: about as many tasks
+TASKS = 120
 
 
 def rehearse_in_fleet(
@@ -39,7 +39,7 @@ def rehearse_in_fleet(
     near, far = socket.socketpair()
     try:
         worker = fleet_worker(owner, unsigned, writer, tickets, tasks, reports, interrupts, output, executor, 0.0)
-        stage = Stage(near, far, msgspec.json.encode({"python": function, "args": [1]}))
+        stage = Stage(near, far, msgspec.json.encode({"python": function, "args": [1]}).decode())
         _perform(worker, stage, tasks, told)
         return stage.tasks
     except (Invalid, OSError):
@@ -54,7 +54,7 @@ def rehearse_in_fleet(
 def _perform(worker: FleetWorker, stage: Stage, tasks: PacketConnection, told: PacketConnection) -> None:
     worker.store.client.use(stage)
     worker.change_mode(Mode(distributed=True))
-    for _ in range(TURNS):
+    while stage.tasks < TASKS and not worker.wants_to_end:
         worker.turn(tasks.try_recv())
         told.try_recv()
     worker.store.close()
