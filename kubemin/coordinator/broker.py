@@ -177,6 +177,7 @@ class Link:
     def read_reports(self, estimates: Estimates, limit: int = REPORTS_A_ROUND) -> list[Outcome]:
         """What the worker reported since the last call. An end of file says nothing: the supervisor tells deaths."""
         outcomes: list[Outcome] = []
+        label = ""
         while len(outcomes) < limit:
             try:
                 packet = self.reports.try_recv()
@@ -202,17 +203,21 @@ class Link:
                 break
             if sequence > self.received:
                 self.received = sequence
-            self._settle(outcome, estimates)
+            label = self._settle(outcome, estimates) or label
             outcomes.append(outcome)
         if outcomes:
             self.last_report = clock.monotonic()
+        if label:
+            self.window = estimates.window(label)
         return outcomes
 
-    def _settle(self, outcome: Outcome, estimates: Estimates) -> None:
+    def _settle(self, outcome: Outcome, estimates: Estimates) -> str:
+        """Returns what it ran, where that is known."""
         held = self.held.pop(outcome.token, None)
-        if held is not None and held.label:
-            estimates.record(held.label, (outcome.finished - outcome.started) / clock.SECOND)
-            self.window = estimates.window(held.label)
+        if held is None or not held.label:
+            return ""
+        estimates.record(held.label, (outcome.finished - outcome.started) / clock.SECOND)
+        return held.label
 
     def stalled(self, now: float) -> bool:
         """Something may stand behind a task that takes long."""

@@ -157,9 +157,10 @@ class Pool:
 
     def _fit(self, store: Store, link: Link, claims: list[Claim]) -> list[Claim]:
         """Keep as many as are expected to take WINDOW_SECONDS; nothing stands behind a long or unknown one."""
-        expected, keep = 0.0, 0
+        expected, keep, kind = 0.0, 0, None
         for claim in claims:
-            window = self.estimates.window(label_of(claim))
+            if (label := label_of(claim)) != kind:
+                kind, window = label, self.estimates.window(label)
             keep += 1
             expected += WINDOW_SECONDS / window
             if window == 1 or expected >= WINDOW_SECONDS:

@@ -15,6 +15,7 @@ deaths stay in `Pending` and are applied again, with a growing pause, until the 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import time
@@ -49,6 +50,7 @@ TICK = 5.0  # seconds: the longest sleep, and the heartbeat in the scoreboard
 STALL_LOOK = 0.01  # seconds between looks at workers that have tasks queued
 STOP_LOOK = 0.5  # seconds between looks at tasks that were asked to end
 MERGE_SECONDS = 0.0004  # a commit that nobody waits for lets this much more come in
+YOUNG_OBJECTS = 10_000  # between two looks of the collector: thousands of claims live a moment, and none is in a cycle
 STORE_PAUSES = (0.1, 0.2, 0.5, 1.0)  # seconds, while the store fails
 
 
@@ -387,6 +389,7 @@ def run_coordinator(
     predecessor: list[tuple[str, int, int]],
 ) -> int:
     """The process, after the fork; returns its exit code (`exits.py`). What cannot be used is logged."""
+    gc.set_threshold(YOUNG_OBJECTS)
     try:
         if in_fleet(settings):
             from kubemin.coordinator.fleet.entry import run_in_fleet, watch_for_redis

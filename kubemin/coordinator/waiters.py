@@ -34,7 +34,9 @@ class Waiters:
 
     def settle(self, change: Change) -> list[Reply]:
         """A run ended: the replies that this completes."""
-        done = []
+        done: list[Reply] = []
+        if not self._by_run:
+            return done
         for wait in self._by_run.pop(change.run, ()):
             wait.open.discard(change.run)
             wait.states[change.run] = RunState(change.state)

@@ -49,7 +49,7 @@ class Outcomes:
         key = self.s.owners.key(owner)
         claims, stopping, now = self.s.claims, self.s.stopping, self.s.now
         verdicts: list[Verdict] = []
-        completed = []
+        completed, bare = [], []
         settled: dict[TaskKey, int] = {}  # in this batch, not yet in the database
         for outcome in outcomes:
             task = (outcome.run, outcome.idx)
@@ -63,7 +63,10 @@ class Outcomes:
             if held.clean and outcome.state is TaskState.COMPLETED and task not in stopping:
                 detail, output = detail_of(outcome) or None, outcome.output
                 started = outcome.started or held.started
-                completed.append((started, now, detail, output, outcome.run))
+                if detail is None and output is not None:  # sqlite3 binds a bytearray at once, and asks what else is
+                    bare.append((started, now, bytearray(output), outcome.run))
+                else:
+                    completed.append((started, now, detail, output, outcome.run))
                 self._tell_completed(outcome.run, held, (now - started) / SECOND)
                 if outcome.stdout or outcome.stderr:
                     self.s.write("put_tail", (outcome.run, 0, outcome.stdout, outcome.stderr))
@@ -74,9 +77,10 @@ class Outcomes:
                 except CorruptRun as corrupt:
                     self.settler.put_aside(corrupt)
             verdicts.append(Verdict.ACCEPTED)
-        if completed:
+        if completed or bare:
             self.s.flush_tasks()
             self.s.write_many("finish_solo", completed)
+            self.s.write_many("complete_solo", bare)
         self.settler.settle()
         return verdicts
 

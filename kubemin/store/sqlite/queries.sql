@@ -120,6 +120,10 @@ INSERT OR IGNORE INTO tasks (run, idx, node, state, flags, open, queue, seq, due
     submitted, key, extra, spec)
 VALUES (?, 0, 0, ?, 256, 0, ?, ?, ?, 0, 0, 0, ?, ?, ?, ?, ?);
 
+-- name: insert_plain_solo
+INSERT OR IGNORE INTO tasks (run, idx, node, state, flags, open, queue, seq, attempt, token, strikes, queued, submitted, spec)
+VALUES (?, 0, 0, 1, 256, 0, ?, ?, 0, 0, 0, ?, ?, ?);
+
 -- name: solo_spec
 SELECT spec, extra FROM tasks WHERE run = ? AND idx = 0;
 
@@ -128,6 +132,10 @@ SELECT seq, submitted FROM tasks WHERE run = ? AND idx = 0;
 
 -- name: finish_solo
 UPDATE tasks SET state = 3, flags = flags | 512, attempt = attempt + 1, started = ?, finished = ?, detail = ?, output = ?
+WHERE run = ? AND idx = 0;
+
+-- name: complete_solo
+UPDATE tasks SET state = 3, flags = flags | 512, attempt = attempt + 1, started = ?, finished = ?, detail = NULL, output = ?
 WHERE run = ? AND idx = 0;
 
 -- ── claims ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -210,7 +218,7 @@ SELECT count FROM sealed WHERE batch = ?;
 INSERT INTO sealed (batch, count, at) VALUES (?, ?, ?);
 
 -- name: next_part
-SELECT batch, part, count, body FROM inbox WHERE sealed = 1 ORDER BY at, batch, part LIMIT 1;
+SELECT batch, part, count, body FROM inbox WHERE sealed = 1 ORDER BY at, rowid LIMIT 1;
 
 -- name: sealed_parts
 SELECT batch, part, count, body FROM inbox WHERE sealed = 1;
