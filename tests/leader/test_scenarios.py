@@ -6,6 +6,8 @@ leader, kills and hand-overs are in `test_slots.py`.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +157,18 @@ def test_rights_are_lost_and_given_back_and_tokens_rotated(begin_double: Begin, 
     assert "cannot update resource" in problem["reason"]
     api.deny()
     fleet.wait_leader(after=problem["at"])
+    fleet.untouched(runs)
+    fleet.check()
+
+
+def test_the_leaders_coordinator_is_killed(begin: Begin) -> None:
+    """It is another process with another identity: the old term ends first, and the node's steps go on."""
+    fleet = begin().start()
+    runs = fleet.begin_tasks()
+    at = time.time()
+    os.kill(coordinator(fleet, "a"), signal.SIGKILL)
+    new = fleet.wait_leader(after=at)
+    assert new["at"] - at < fleet.bound
     fleet.untouched(runs)
     fleet.check()
 
