@@ -65,6 +65,7 @@ class Executor:
         self._functions = Functions(settings.python.allow)
         self._current = Current(interrupts, writer)
         self._title = Title(slot)
+        self._meter = Meter()
         self._marker = environment.instance_marker(settings.state_dir)
         self._base = {**environment.base_environment(settings.user), "KUBEMIN_INSTANCE": self._marker}
         self._place = Place(settings, slot, self._marker)
@@ -167,7 +168,8 @@ class Executor:
     def _call(
         self, claim: Claim, path: Any, work: dict[str, Any], masks: tuple[str, ...]
     ) -> tuple[Ended, msgspec.Raw | None]:
-        meter = None if claim.quiet else Meter()
+        if not claim.quiet:
+            self._meter.begin()
         output = self._output
         output.begin(Emitter(claim, self._slot), masks)
         set_current(self._current)
@@ -189,8 +191,8 @@ class Executor:
         ended.stdout, ended.stderr = output.end()
         if self._current.seen is not None and ended.state is not None:
             ended.state, ended.cause, ended.message = TaskState.CANCELLED, self._current.seen, "was stopped"
-        if meter is not None:
-            ended.usage = meter.read()
+        if not claim.quiet:
+            ended.usage = self._meter.read()
         self._current.claim = None
         return ended, result
 

@@ -6,26 +6,47 @@ import os
 import resource
 from typing import Final
 
+from kubemin import clock
 from kubemin.model.records import Usage
 
 _RESET_PEAK: Final = b"5"  # proc(5), clear_refs: the peak resident set size becomes the current one
+SLACK_BYTES: Final = 1 << 20
+SET_BACK_SECONDS: Final = 0.05
 
 
 class Meter:
+    """One for a worker. The peak is set back when a step has raised it, and now and then because memory was given back:
+    not before each of many short steps, which would cost most of what a step costs."""
+
     def __init__(self) -> None:
-        try:
-            fd = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, _RESET_PEAK)
-            finally:
-                os.close(fd)
-        except OSError:
-            pass  # a kernel without it: the peak is then the process'
-        self._cpu, _ = _used()
+        self._cpu = 0.0
+        self._lowest = self._highest = 0  # bytes: the peak when it was set back last, and as it was read last
+        self._set_back = float("-inf")
+
+    def begin(self) -> None:
+        now = clock.monotonic()
+        if self._highest - self._lowest > SLACK_BYTES or now - self._set_back > SET_BACK_SECONDS:
+            self._set_back = now
+            _set_peak_back()
+            self._cpu, self._lowest = _used()
+            self._highest = self._lowest
+        else:
+            self._cpu, self._highest = _used()
 
     def read(self) -> Usage:
-        cpu, peak = _used()
-        return Usage(cpu=round(cpu - self._cpu, 6), memory=peak)
+        cpu, self._highest = _used()
+        return Usage(cpu=round(cpu - self._cpu, 6), memory=self._highest)
+
+
+def _set_peak_back() -> None:
+    try:
+        fd = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, _RESET_PEAK)
+        finally:
+            os.close(fd)
+    except OSError:
+        pass  # a kernel without it: the peak is then the process'
 
 
 def _used() -> tuple[float, int]:
