@@ -108,6 +108,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> 
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return "-" if value is None or value == "" else clean(str(value))
 
 

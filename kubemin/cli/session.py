@@ -95,6 +95,7 @@ def _become(uid: int, gid: int) -> None:
         entry = pwd.getpwuid(uid)
         os.initgroups(entry.pw_name, entry.pw_gid)
         os.setgid(entry.pw_gid)
+        os.environ["HOME"] = entry.pw_dir  # what is looked for at home is the daemon's, as ~/.kube/config
     except KeyError:  # a user without a name: the directory's group is all that is known
         os.setgroups([])
         os.setgid(gid)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 SYSTEM_CONFIG = "/etc/kubemin/kubemin.yaml"
 SYSTEM_STATE = "/var/lib/kubemin"
 SYSTEM_RUNTIME = "/run/kubemin"
+SYSTEM_CREDENTIALS = "/run/credentials/kubemin.service"  # of the unit while it runs: for root and the daemon's user
 _FILE = "kubemin.yaml"
 
 
@@ -41,7 +42,7 @@ def machine(environ: Mapping[str, str], config: str) -> dict[str, str | None]:
     system = os.geteuid() == 0 or (config == SYSTEM_CONFIG and os.path.exists(config))
     state = SYSTEM_STATE if system else os.path.join(_xdg(environ, "XDG_STATE_HOME", ".local/state"), "kubemin")
     runtime = SYSTEM_RUNTIME if system else _user_runtime(environ, state)
-    credentials = _systemd(environ, "CREDENTIALS_DIRECTORY")
+    credentials = _systemd(environ, "CREDENTIALS_DIRECTORY") or (_unit_credentials() if system else None)
     return {
         "nodeId": os.uname().nodename,
         "stateDir": _systemd(environ, "STATE_DIRECTORY") or state,
@@ -59,6 +60,11 @@ def _user_runtime(environ: Mapping[str, str], state: str) -> str:
     if os.path.isabs(given):
         return os.path.join(given, "kubemin")
     return os.path.join(usual, "kubemin") if os.access(usual, os.W_OK) else os.path.join(state, "run")
+
+
+def _unit_credentials() -> str | None:
+    """What the installed unit was given: root's kubeminctl reaches a fleet's Redis with the daemon's password."""
+    return SYSTEM_CREDENTIALS if os.access(SYSTEM_CREDENTIALS, os.R_OK | os.X_OK) else None
 
 
 def _credential(folder: str | None, name: str) -> str | None:

@@ -35,5 +35,5 @@ def find_credentials(
         return Credentials(Kind.IN_CLUSTER, str(service_account))
     if environ.get("KUBECONFIG"):
         return Credentials(Kind.KUBECONFIG, environ["KUBECONFIG"])
-    home = Path(environ.get("HOME") or "/", ".kube", "config")
-    return Credentials(Kind.KUBECONFIG, str(home)) if home.exists() else None
+    home = os.path.join(environ.get("HOME") or "/", ".kube", "config")
+    return Credentials(Kind.KUBECONFIG, home) if os.path.exists(home) else None  # one that may not be seen is none

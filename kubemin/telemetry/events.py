@@ -1,6 +1,6 @@
 """MESSAGE_ID of the main events: `journalctl MESSAGE_ID=…` finds them whatever their text will be in later versions.
 
-By the constant message that is logged. `journalctl -t kubemin --output=verbose` shows the ids; the guide lists them.
+By the constant message that is logged. docs/operations.md lists them, `journalctl -t kubemin -o verbose` shows them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ MESSAGE_IDS: dict[str, str] = {
     "worker died": "bbdaa08933b5431e951d8d335bf7a52d",
     "killing worker": "b1187f57a52948b38cc6d7cd09ee3074",
     "coordinator died; it is restarted": "6c3a3f1ec9c5487fb58991ae8686e099",
+    "the coordinator gives no sign of life; it is replaced": "c86c7c8a27994e1a96bf165a4cfa6e70",
+    "the coordinator was stopped by a signal; it is replaced": "6d3051c3cc3141a99543aeba1d658213",
     "workflows published": "dd723566a6cc47b58fb21d343e74c430",
     "all workers were replaced": "e4c840698ca7424691993c07f579fccd",
     "a file is not valid": "945c27d60a6f45d7988eb68da2f37b65",

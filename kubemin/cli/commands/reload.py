@@ -68,7 +68,8 @@ def _print(session: Session, outcome: str, result: ReloadResult | None) -> None:
         return
     rows = [(change["key"], change["old"], change["new"], change["applies"]) for change in changes]
     render.table(("SETTING", "WAS", "IS", "IN FORCE"), rows, "no setting differs")
-    render.line(render.clean(outcome))
+    for line in outcome.splitlines():
+        render.line(render.clean(line))
 
 
 def _change(change: Any) -> dict[str, Any]:
