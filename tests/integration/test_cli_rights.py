@@ -39,6 +39,7 @@ def as_user(uid: int, *args: str) -> tuple[int, str, str]:
     for module in pkgutil.iter_modules(kubemin.cli.commands.__path__):
         importlib.import_module(f"kubemin.cli.commands.{module.name}")
     for name in (
+        "encodings.utf_8_sig",
         "kubemin.client",
         "kubemin.store.sqlite",
         "kubemin.files",
