@@ -20,7 +20,7 @@ from kubemin.config import Settings
 from kubemin.config.settings import Python
 from kubemin.model.records import Claim
 from kubemin.modes import in_fleet
-from kubemin.scoreboard import Scoreboard, SlotState
+from kubemin.scoreboard import Scoreboard, SlotState, SlotWriter
 from kubemin.steps.capture import Emit
 from kubemin.steps.containment.base import Cell, Containment
 from kubemin.steps.limits import Limits
@@ -30,6 +30,7 @@ from kubemin.worker.hygiene import Hygiene
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.output import PythonOutput
 from kubemin.worker.reports import Reports
+from kubemin.worker.title import Title
 
 TASKS = 64  # the interpreter specialises after a few executions, one cache after another
 _FUNCTION = "operator:truth"
@@ -60,6 +61,20 @@ class _NoContainment(Containment):
         return 0
 
 
+class _NoTitle(Title):
+    """The process keeps the supervisor's."""
+
+    def _show(self, what: str) -> None: ...
+
+
+class _Unseen(Executor):
+    """Runs its tasks without a word to `ps`."""
+
+    def __init__(self, slot: int, settings: Settings, writer: SlotWriter, interrupts: Interrupts) -> None:
+        super().__init__(slot, settings, writer, interrupts, _NoOutput(), _NoContainment(slot, 0))
+        self._title = _NoTitle(slot)
+
+
 def rehearse(settings: Settings, board: Scoreboard) -> None:
     """Run TASKS tasks that do nothing from packet to packet. Skipped where it would be seen: with the debug log, and
     with fault points armed."""
@@ -81,8 +96,7 @@ def _perform(
     writer = board.slot_writer(slot)
     writer.state(SlotState.STARTING, pid=os.getpid(), incarnation=0, generation=0)
     interrupts = Interrupts(theirs)
-    output = _NoOutput()
-    executor = Executor(slot, settings, writer, interrupts, output, _NoContainment(slot, 0))
+    executor = _Unseen(slot, settings, writer, interrupts)
     reports = Reports(theirs, lambda: False)
     hygiene = Hygiene()
     for pattern in allow:
@@ -102,5 +116,5 @@ def _perform(
     if in_fleet(settings):
         from kubemin.worker.fleet.rehearsal import rehearse_in_fleet
 
-        rehearse_in_fleet(settings, _FUNCTION, writer, slot, output, executor)
+        rehearse_in_fleet(settings, _FUNCTION, writer, slot, _NoOutput(), executor)
     writer.clear()

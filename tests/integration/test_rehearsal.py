@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,9 +31,29 @@ def descriptors() -> dict[str, str]:
     return {name: os.readlink(f"{folder}/{name}") for name in os.listdir(folder) if os.path.lexists(f"{folder}/{name}")}
 
 
+def process_state(wakeup: int) -> tuple[object, ...]:
+    """What is the process' own: a supervisor that lost its wake-up would sleep through its signals."""
+    handlers = [signal.getsignal(number) for number in range(1, signal.NSIG)]
+    title = Path("/proc/self/cmdline").read_bytes()
+    umask = os.umask(0)
+    os.umask(umask)
+    return signal.set_wakeup_fd(wakeup), handlers, title, umask, dict(os.environ), os.getcwd(), threading.enumerate()
+
+
+@pytest.fixture
+def own() -> Iterator[int]:
+    """A descriptor that signals wake."""
+    far, near = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.set_wakeup_fd(near)
+    yield near
+    signal.set_wakeup_fd(before)
+    os.close(near)
+    os.close(far)
+
+
 @pytest.mark.parametrize("more", [{}, {"redisAddr": "127.0.0.1:1"}, {"redisAddr": "redis+cluster://127.0.0.1:1"}])
 def test_nothing_is_left(
-    tmp_path: Path, more: dict[str, str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    own: int, tmp_path: Path, more: dict[str, str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: list[int] = []
 
@@ -44,7 +67,9 @@ def test_nothing_is_left(
     board = Scoreboard.create(str(tmp_path / "run" / "scoreboard"))
     gc.collect()
     before = descriptors()
+    kept = process_state(own)
     rehearse(settings, board)
+    assert process_state(own) == kept
     gc.collect()  # as the supervisor does next
     after = descriptors()
     assert after.keys() == before.keys()

@@ -27,6 +27,13 @@ from kubemin.worker.output import PythonOutput
 TASKS = 120
 
 
+class _Unheard(Interrupts):
+    """Of a worker that is none: signals go on waking the supervisor."""
+
+    def watch(self) -> bool:
+        return True
+
+
 def rehearse_in_fleet(
     settings: Settings, function: str, writer: SlotWriter, slot: int, output: PythonOutput, executor: Executor
 ) -> int:
@@ -35,7 +42,7 @@ def rehearse_in_fleet(
     unsigned = msgspec.structs.replace(settings, signing_key_file=None)
     tickets, tasks = packet_pair()
     reports, told = packet_pair()
-    interrupts = Interrupts(reports)
+    interrupts = _Unheard(reports)
     near, far = socket.socketpair()
     try:
         worker = fleet_worker(owner, unsigned, writer, tickets, tasks, reports, interrupts, output, executor, 0.0)
