@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from kubemin.coordinator.broker import Held, Link
 from kubemin.coordinator.control import Died
+from kubemin.coordinator.link import Held, Link
 from kubemin.model.states import Cause, TaskState
 from kubemin.store.base import Blame
 

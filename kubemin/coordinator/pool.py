@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from kubemin import clock
 from kubemin.channel import close_all, from_fd
 from kubemin.clock import boottime
-from kubemin.coordinator.broker import Link
 from kubemin.coordinator.control import Died
 from kubemin.coordinator.deaths import blame_for
+from kubemin.coordinator.link import Link
 from kubemin.coordinator.pending import Pending
 from kubemin.model.estimates import WINDOW_SECONDS, Estimates, label_of
 from kubemin.model.records import Claim, Outcome, Owner

@@ -24,16 +24,17 @@ from kubemin import clock, faults
 from kubemin.channel import PacketConnection
 from kubemin.clock import boottime
 from kubemin.config import Settings
-from kubemin.coordinator import events
 from kubemin.coordinator.control import Control, Died
 from kubemin.coordinator.duties import Duties
 from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE, EXIT_SWITCH
+from kubemin.coordinator.health import PAUSES, StoreHealth
+from kubemin.coordinator.history import History, begin_tally
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.pool import Grant, Pool
 from kubemin.coordinator.publishing import take_over
 from kubemin.coordinator.requests import carry_out
-from kubemin.coordinator.rest import Rest
 from kubemin.coordinator.server import Reply, Request, Server
+from kubemin.coordinator.trimming import Trimmer
 from kubemin.coordinator.waiters import Waiters
 from kubemin.errors import KubeminError, StoreUnavailable
 from kubemin.modes import RULES, Mode, in_fleet
@@ -44,6 +45,7 @@ from kubemin.store.base import Change, Reader
 from kubemin.store.sqlite.moving import Moving
 from kubemin.store.sqlite.reader import SqliteReader
 from kubemin.store.sqlite.store import SqliteStore
+from kubemin.store.telling import tell
 from kubemin.telemetry import log
 
 TICK = 5.0  # seconds: the longest sleep, and the heartbeat in the scoreboard
@@ -51,7 +53,6 @@ STALL_LOOK = 0.01  # seconds between looks at workers that have tasks queued
 STOP_LOOK = 0.5  # seconds between looks at tasks that were asked to end
 MERGE_SECONDS = 0.0004  # a commit that nobody waits for lets this much more come in
 YOUNG_OBJECTS = 10_000  # between two looks of the collector: thousands of claims live a moment, and none is in a cycle
-STORE_PAUSES = (0.1, 0.2, 0.5, 1.0)  # seconds, while the store fails
 
 
 class _Poisoned(Exception):
@@ -94,20 +95,19 @@ class Coordinator:
         if switch is not None:
             self.poller.register(switch, select.EPOLLIN)
         self.duties = Duties(self.store, settings, schedules=RULES[mode].schedules)
-        self.rest = Rest(self.store)
+        self.trimmer = Trimmer(self.store)
         self.waiters = Waiters()
         self.pending = Pending()
         self.requests: list[tuple[Request, Reply]] = []
-        self.tally = events.begin_tally(settings, board.read_coordinator())
+        self.tally = begin_tally(settings, board.read_coordinator())
         self.meter = self.tally.meter  # what /metrics tells, when somebody may ask
-        self.history = events.History()
+        self.history = History()
         self._metrics_reader: Reader | None = None
         self.handing = True
         self._quiet_only = False
         self._dirty = True  # the next round is a transaction whatever came in
         self._stopping = False  # something running has to be stopped
-        self._store_failures = 0
-        self._store_error = ""
+        self._health = StoreHealth()
         self._beat = 0.0
         self._taking_over = False
 
@@ -155,13 +155,13 @@ class Coordinator:
             self._collect(self._timeout())
             self._apply_and_publish()
             self._heartbeat()
-            self.rest.take()
+            self.trimmer.trim_when_idle()
         self._finish()
 
     def _timeout(self) -> float:
-        if self._store_failures:
-            return STORE_PAUSES[min(self._store_failures, len(STORE_PAUSES)) - 1]
-        timeout = min(TICK, self.duties.seconds_to_next(), self.rest.seconds_to_next())
+        if self._health.failing:
+            return self._health.pause
+        timeout = min(TICK, self.duties.seconds_to_next(), self.trimmer.seconds_to_next())
         if self.pool.any_queued_behind():
             timeout = min(timeout, STALL_LOOK)
         if self._dirty:
@@ -173,7 +173,7 @@ class Coordinator:
         self.board.pulse.beat(timeout + WORK)
         self._quiet_only = True
         self._read(self.poller.poll(timeout))
-        if self._quiet_only and self.pending and not self._store_failures:
+        if self._quiet_only and self.pending and not self._health.failing:
             select.select([self.poller.fileno()], [], [], MERGE_SECONDS)
             self._read(self.poller.poll(0))
         self.pool.take_back_stalled(self.pending)
@@ -201,8 +201,8 @@ class Coordinator:
             except StoreUnavailable as exc:
                 self._store_failed(exc)
             else:
-                self._store_works()
-                self.rest.worked()
+                self._health.works()
+                self.trimmer.worked()
                 self.pending.clear()
                 self._publish(grants, changes)
         self.requests.clear()
@@ -265,7 +265,7 @@ class Coordinator:
         self.pool.acknowledge()
         self._dirty = False
         self._wake_waiters(changes)
-        events.tell(changes)
+        tell(changes)
         self.tally.note(changes)
 
     def _wake_waiters(self, changes: list[Change]) -> None:
@@ -284,25 +284,13 @@ class Coordinator:
         for link, token in self.pool.overdue():
             self.control.kill(link.owner, token, "cancelled")
 
-    # --- a store that fails -------------------------------------------------------------------------------------------
-
     def _store_failed(self, exc: StoreUnavailable) -> None:
-        if not self._store_failures:
-            self._failing_since = clock.monotonic()
-            log.error("the store cannot be written; nothing new is accepted", reason=str(exc))
-        self._store_failures += 1
-        self._store_error = f"the store cannot be written: {exc}"
+        self._health.fails(exc)
         if self.meter is not None:
             self.meter.store_failures += 1
         self._forget_transaction()
         for _, reply in self.requests:
             reply.error(exc)
-
-    def _store_works(self) -> None:
-        if self._store_failures:
-            seconds = round(clock.monotonic() - self._failing_since, 1)
-            log.info("the store can be written again", seconds=seconds)
-            self._store_failures, self._store_error = 0, ""
 
     # --- what the supervisor tells (control.Orders) -------------------------------------------------------------------
 
@@ -364,7 +352,7 @@ class Coordinator:
             recoveries=self.tally.totals.recovered,
             rate=self.history.rate,
             redis="down" if RULES[self.mode].looks_for_redis else "",
-            error=self._store_error,
+            error=self._health.error,
         )
 
     def _finish(self) -> None:
@@ -373,7 +361,7 @@ class Coordinator:
             self._apply_and_publish()
             if not self.pending:
                 break
-            time.sleep(STORE_PAUSES[0])
+            time.sleep(PAUSES[0])
         self.server.close()
         with contextlib.suppress(StoreUnavailable):
             self.store.close()

@@ -2,7 +2,7 @@
 
 An estimate is an exponentially weighted mean of what was measured, in seconds. What was never seen counts as long: the
 first task of a kind is always handed out alone. Wrong estimates cost speed and nothing else: what stands behind a task
-that turns out long is taken back (coordinator/broker.py, coordinator/fleet/batches.py).
+that turns out long is taken back (coordinator/link.py, coordinator/fleet/batches.py).
 """
 
 from __future__ import annotations

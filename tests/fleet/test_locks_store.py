@@ -15,9 +15,9 @@ from support.redis_server import Server, running
 
 from kubemin import clock
 from kubemin.channel import packet_pair
-from kubemin.coordinator.broker import Link
 from kubemin.coordinator.fleet.locks import Locks
 from kubemin.coordinator.fleet.workers import FleetPool
+from kubemin.coordinator.link import Link
 from kubemin.errors import StoreUnavailable
 from kubemin.model.records import Owner
 from kubemin.scoreboard import Scoreboard, SlotState

@@ -42,7 +42,7 @@ ALL = (
     ),
     Mutant(
         "a Python step has the grace of a command",
-        "kubemin/coordinator/broker.py",
+        "kubemin/coordinator/link.py",
         "self.kill_after = KILL_AFTER_PYTHON if within else KILL_AFTER_COMMAND",
         "self.kill_after = KILL_AFTER_COMMAND",
         (f"{PROMISES}test_a_python_step_that_ignores_its_cancel_is_killed",),

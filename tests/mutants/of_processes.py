@@ -12,7 +12,7 @@ HANGS = "tests/process/test_hangs.py::"
 CONTROL = "tests/process/test_supervisor_control.py::"
 WORKER = "tests/integration/test_worker_process.py::"
 PYTHON = "tests/integration/test_python_step.py::"
-BROKER = "tests/unit/test_broker.py::"
+BROKER = "tests/unit/test_worker_link.py::"
 CHANNEL = "tests/unit/test_channel.py::"
 GATEWAY = "tests/unit/test_client_gateway.py::"
 
@@ -35,8 +35,8 @@ COORDINATOR = (
     Mutant(
         "what a failed transaction was to apply is forgotten",
         "kubemin/coordinator/process.py",
-        "        self._store_failures += 1",
-        "        self._store_failures += 1; self.pending.clear()",
+        "        self._health.fails(exc)",
+        "        self._health.fails(exc); self.pending.clear()",
         (f"{COMMITTED}test_a_report_outlives_a_store_that_fails",),
     ),
     Mutant(
@@ -48,7 +48,7 @@ COORDINATOR = (
     ),
     Mutant(
         "nothing is taken back from behind a long task",
-        "kubemin/coordinator/broker.py",
+        "kubemin/coordinator/link.py",
         "return len(self.held) > 1 and now - self.last_report > STALL_SECONDS",
         "return False",
         (f"{BROKER}test_stalled_only_when_something_stands_behind",),
@@ -62,14 +62,14 @@ COORDINATOR = (
     ),
     Mutant(
         "a hello met while taking back is swallowed",
-        "kubemin/coordinator/broker.py",
+        "kubemin/coordinator/link.py",
         "        if HELLO_KIND in kinds:",
         "        if False:",
         (f"{BROKER}test_taking_back_repeats_a_hello_it_met",),
     ),
     Mutant(
         "reports are acknowledged that were never read",
-        "kubemin/coordinator/broker.py",
+        "kubemin/coordinator/link.py",
         "sent, acked = 0, self.received",
         "sent, acked = 0, self.received + len(self.held)",
         (f"{BROKER}test_a_report_settles_what_was_held_and_is_acknowledged_by_the_next_task",),

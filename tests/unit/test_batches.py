@@ -10,7 +10,7 @@ import pytest
 
 from kubemin import clock
 from kubemin.channel import BATCH_KIND, TICKET_KIND, PacketConnection, packet_pair, token_of, unpack_ticket
-from kubemin.coordinator.broker import Link
+from kubemin.coordinator.link import Link
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.model.states import TaskState
 from kubemin.outbox import SIZE, Outbox, left_behind, path_of, read

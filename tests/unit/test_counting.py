@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.costs import fastest
 
-from kubemin.coordinator.events import HOUR, STEP, History
+from kubemin.coordinator.history import HOUR, STEP, History
 from kubemin.model import ids
 from kubemin.store.base import Change
 from kubemin.store.counting import Tally, Totals

@@ -13,8 +13,8 @@ from support import wait_until
 
 from kubemin.clock import boottime
 from kubemin.config import Settings
-from kubemin.coordinator.events import begin_tally
 from kubemin.coordinator.exposition import Exposition
+from kubemin.coordinator.history import begin_tally
 from kubemin.processes import Process
 from kubemin.pulse import WORK
 from kubemin.scoreboard import CoordinatorRecord, Scoreboard

@@ -21,9 +21,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from kubemin import clock, faults
-from kubemin.coordinator.broker import Link
 from kubemin.coordinator.fleet.timing import Every
 from kubemin.coordinator.fleet.workers import FleetPool
+from kubemin.coordinator.link import Link
 from kubemin.coordinator.pending import Pending
 from kubemin.model.records import Owner
 from kubemin.outbox import drop, left_behind, path_of, read

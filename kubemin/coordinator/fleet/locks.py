@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kubemin import clock
-from kubemin.coordinator.broker import Link
 from kubemin.coordinator.fleet.timing import Every
 from kubemin.coordinator.fleet.workers import FleetPool
+from kubemin.coordinator.link import Link
 from kubemin.model.records import Owner
 from kubemin.model.states import Cause
 from kubemin.processes import look

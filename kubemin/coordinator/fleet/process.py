@@ -21,9 +21,7 @@ from kubemin import clock, faults
 from kubemin.channel import Mode as WorkerMode
 from kubemin.clock import boottime
 from kubemin.config import Settings
-from kubemin.coordinator.broker import Link
 from kubemin.coordinator.control import Control, Died
-from kubemin.coordinator.events import History, begin_tally
 from kubemin.coordinator.exposition import serve
 from kubemin.coordinator.fleet.batches import Batches
 from kubemin.coordinator.fleet.carrying import Carrier
@@ -36,6 +34,8 @@ from kubemin.coordinator.fleet.rescues import Rescues
 from kubemin.coordinator.fleet.timing import Every
 from kubemin.coordinator.fleet.versions import Newer
 from kubemin.coordinator.fleet.workers import FleetPool
+from kubemin.coordinator.history import History, begin_tally
+from kubemin.coordinator.link import Link
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.publishing import take_over, was_checked
 from kubemin.errors import Invalid, KubeminError, StoreUnavailable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from kubemin.channel import Mode
-from kubemin.coordinator.broker import Held, Link
 from kubemin.coordinator.control import Died
+from kubemin.coordinator.link import Held, Link
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.pool import Pool
 from kubemin.model.records import Owner

@@ -24,6 +24,7 @@ from kubemin.channel import (
     LOST_KIND,
     MODE,
     MODE_KIND,
+    REPORT_KIND,
     TASK,
     TASK_KIND,
     TICKET_KIND,
@@ -183,17 +184,8 @@ class Link:
                 packet = self.reports.try_recv()
                 if packet is None:
                     break
-                if packet[0] == HELLO_KIND:
-                    self.greeted = True
-                    continue
-                if packet[0] == BATCH_KIND:
-                    self.batched = clock.monotonic()
-                    continue
-                if packet[0] == LOST_KIND:
-                    self.cut_off = True
-                    continue
-                if packet[0] == COUNTS_KIND:
-                    self.counts.append(packet[1])
+                if packet[0] != REPORT_KIND:
+                    self._note(*packet)
                     continue
                 sequence, outcome = unpack_report(packet[1])
             except ValueError as exc:
@@ -201,8 +193,7 @@ class Link:
                 continue
             except (EOFError, OSError):
                 break
-            if sequence > self.received:
-                self.received = sequence
+            self.received = max(self.received, sequence)
             label = self._settle(outcome, estimates) or label
             outcomes.append(outcome)
         if outcomes:
@@ -210,6 +201,19 @@ class Link:
         if label:
             self.window = estimates.window(label)
         return outcomes
+
+    def _note(self, kind: int, body: bytes) -> None:
+        """What a worker says beside its reports. Raises ValueError."""
+        if kind == HELLO_KIND:
+            self.greeted = True
+        elif kind == BATCH_KIND:
+            self.batched = clock.monotonic()
+        elif kind == LOST_KIND:
+            self.cut_off = True
+        elif kind == COUNTS_KIND:
+            self.counts.append(body)
+        else:
+            raise ValueError(f"a packet of kind {chr(kind)!r}")
 
     def _settle(self, outcome: Outcome, estimates: Estimates) -> str:
         """Returns what it ran, where that is known."""

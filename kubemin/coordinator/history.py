@@ -7,7 +7,6 @@ from collections import Counter, deque
 from kubemin.config import Settings
 from kubemin.scoreboard import CoordinatorRecord
 from kubemin.store.counting import Tally, Totals
-from kubemin.store.telling import tell as tell
 
 RATE_SECONDS = 20.0  # weight of the past in the rate: a change shows after a few of them
 HOUR = 3600.0
@@ -52,6 +51,3 @@ class History:
             self._minutes[-1][1].update(fresh)
         while self._minutes and now - self._minutes[0][0] > HOUR:
             self._minutes.popleft()
-
-
-__all__ = ["History", "begin_tally", "tell"]

@@ -11,8 +11,8 @@ from kubemin.store.sqlite.store import SqliteStore
 IDLE_SECONDS = 1.0  # without work; then once, until there is work again
 
 
-class Rest:
-    """Told of work by `worked`; `take` is called now and then by the loop."""
+class Trimmer:
+    """Told of work by `worked`; the loop calls `trim_when_idle` in each round."""
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
@@ -28,7 +28,7 @@ class Rest:
             return float("inf")
         return max(0.0, self._since + IDLE_SECONDS - clock.monotonic())
 
-    def take(self) -> None:
+    def trim_when_idle(self) -> None:
         if self._since is not None and self.seconds_to_next() == 0.0:
             self._since = None
             self._store.release_memory()

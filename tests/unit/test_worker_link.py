@@ -26,9 +26,9 @@ from kubemin.channel import (
     unpack_mode,
     unpack_task,
 )
-from kubemin.coordinator.broker import KILL_AFTER_PYTHON, STALL_SECONDS, Link
 from kubemin.coordinator.control import Died
 from kubemin.coordinator.deaths import blame_for
+from kubemin.coordinator.link import KILL_AFTER_PYTHON, STALL_SECONDS, Link
 from kubemin.model.estimates import WINDOW_SECONDS, WINDOW_TASKS, Estimates
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.model.states import Cause, TaskState

@@ -1,0 +1,37 @@
+"""Whether the store can be written, and what the log and the loop make of it when not: said once, tried with pauses."""
+
+from __future__ import annotations
+
+from kubemin import clock
+from kubemin.errors import StoreUnavailable
+from kubemin.telemetry import log
+
+PAUSES = (0.1, 0.2, 0.5, 1.0)  # seconds between tries, while the store fails
+
+
+class StoreHealth:
+    def __init__(self) -> None:
+        self.error = ""  # what is wrong now
+        self._failures = 0  # in a row
+        self._since = 0.0
+
+    @property
+    def failing(self) -> bool:
+        return self._failures > 0
+
+    @property
+    def pause(self) -> float:
+        """Seconds before the next try."""
+        return PAUSES[min(self._failures, len(PAUSES)) - 1]
+
+    def fails(self, exc: StoreUnavailable) -> None:
+        if not self._failures:
+            self._since = clock.monotonic()
+            log.error("the store cannot be written; nothing new is accepted", reason=str(exc))
+        self._failures += 1
+        self.error = f"the store cannot be written: {exc}"
+
+    def works(self) -> None:
+        if self._failures:
+            log.info("the store can be written again", seconds=round(clock.monotonic() - self._since, 1))
+            self._failures, self.error = 0, ""
