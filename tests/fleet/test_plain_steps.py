@@ -108,6 +108,28 @@ def test_a_run_that_is_stopped_takes_no_plain_end(store: NodeStore) -> None:
     assert shape(store, run) == {"a": ("completed", None), "b": ("cancelled",) * 2, "c": ("cancelled",) * 2}
 
 
+def test_a_time_out_counts_from_the_first_plain_step(store: NodeStore) -> None:
+    run = start(store, workflow("timed", *CHAIN.graph.nodes, timeout=3600.0))
+    deadline = ("ZSCORE", keys.deadlines(), run)
+    assert form(store, run, 0) == "q" and store.client.execute(*deadline) is None
+    (first,) = take(store)
+    left = float(store.client.execute(*deadline)) / 1e6 - store.now() / 1e6
+    assert 3590 < left <= 3600 and form(store, run, 0) == "r"
+    finish(store, outcome(first))
+    assert worked_off(store, 1) == 2 and ended(store, run) == ("completed", None)
+    assert store.client.execute(*deadline) is None and store.expire() == 0
+
+
+def test_plain_steps_of_runs_that_share_a_concurrency_key(store: NodeStore) -> None:
+    """The last end goes through the engine, which hands the key over."""
+    shared = workflow("shared", *CHAIN.graph.nodes, concurrency=Concurrency("k"))
+    runs = [start(store, shared) for _ in range(3)]
+    assert [form(store, run, 0) for run in runs] == ["q", "w", "w"]
+    assert worked_off(store, 5) == 9
+    assert [ended(store, run) for run in runs] == [("completed", None)] * 3
+    assert store.client.execute("EXISTS", keys.HOLDERS, keys.waiters("k")) == 0
+
+
 def test_a_repeated_end_counts_once(store: NodeStore) -> None:
     run = start(store, CHAIN)
     (first,) = take(store)

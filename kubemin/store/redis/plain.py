@@ -1,6 +1,6 @@
 """Plain steps: those whose ends and claims need no engine (lua/steps.lua). Which they are follows from the graph alone.
 
-A run has some when its graph is small and has no fan-out and no time-out. A step ends plainly when whatever needs it is
+A run has some when its graph is small and has no fan-out. A step ends plainly when whatever needs it is
 a task that starts on success, all of one queue. Pure.
 """
 
@@ -15,8 +15,7 @@ MOST_NODES = 63  # of such a graph: so few may stand in lists together, and nobo
 
 
 def has_some(plan: Plan) -> bool:
-    nodes = plan.nodes
-    return plan.graph.timeout is None and len(nodes) <= MOST_NODES and all(n.kind is not Kind.FANOUT for n in nodes)
+    return len(plan.nodes) <= MOST_NODES and all(node.kind is not Kind.FANOUT for node in plan.nodes)
 
 
 def pattern(plan: Plan) -> bytes | None:

@@ -8,11 +8,11 @@ local run = {
 }
 local tasks, pattern = P .. 'tasks:' .. REQ.id, known[2]
 local seen -- by a claim of a plain step
-if meta.x and not run.ck and not run.T and not run.v and run.N < REQ.window then
+if meta.x and not run.v and run.N < REQ.window then
   run.x = 1
   seen = string.format('1 %s 1 %s %s', run.d, run.sc and string.format('%.0f', run.sc) or '-', run.W)
 end
-if run.x and pattern and not due and not M and run.N <= REQ.slice then
+if run.x and pattern and not due and not run.ck and not M and run.N <= REQ.slice then
   pattern = cmsgpack.unpack(pattern)
   local fields, queued, names = pattern.w, string.format('q%.0f', NOW), {}
   for n, idx in ipairs(pattern.r) do

@@ -10,7 +10,8 @@ local function write_run(run)
   call('HSET', P .. 'tasks:' .. run.id, unpack(fields))
   local record = run.record
   if record then
-    record.s, record.E, record.l = COMPLETED, tonumber(now), 0
+    if record.dl then call('ZREM', P .. 'deadlines', run.id) end
+    record.s, record.E, record.dl, record.l = COMPLETED, tonumber(now), nil, 0
     save(run.id, record, 'finished')
     ended = ended .. run.id .. ' ' .. now .. ','
   end
@@ -56,6 +57,10 @@ function S.claim(pending, id, idx, seq)
   local record = 'r' .. queued .. ' ' .. token .. ' ' .. now .. ' ' .. ARGV[12]
   if begins then
     run.s, run.B = RUNNING, tonumber(now)
+    if run.T then
+      run.dl = run.B + math.floor(run.T * 1000000)
+      call('ZADD', P .. 'deadlines', string.format('%d', run.dl), id)
+    end
     call('HSET', key, idx, record, 'h', sub(live, 2))
     save(id, run, 'started')
   else

@@ -9,11 +9,12 @@
 local function plain_steps()
 local S, runs, touched, ready, edges = {}, {}, {}, {}, {}
 
--- The record of a run that needs nothing but its state changed.
+-- The record of a run that begins, or that has no other end than `completed`.
 local function plain_run(id, state)
   local raw = redis.pcall('HGET', P .. 'run:' .. id, 'r')
   local known, run = pcall(cmsgpack.unpack, type(raw) == 'string' and raw or '')
-  return known and type(run) == 'table' and run.x and run.s == state and not run.st and not run.c and run or nil
+  local fits = known and type(run) == 'table' and run.x and run.s == state and not run.st and not run.c
+  return fits and (state == WAITING or not run.ck) and run or nil -- who holds a concurrency key hands it over at its end
 end
 
 local function save(id, run, event)
