@@ -24,7 +24,7 @@ from kubemin.store.fleet import Entry as Entry
 from kubemin.store.inputs import Round
 from kubemin.store.plans import CorruptDefinition, Plan
 from kubemin.store.redis import keys
-from kubemin.store.redis.fresh import Fresh, is_plain, started
+from kubemin.store.redis.fresh import Fresh, started
 from kubemin.store.redis.lives import Life, Request, owner_of, slot_name
 from kubemin.store.redis.plain import needed_by
 from kubemin.store.redis.records import SlotClaim, detail_of, pack, slot_claims
@@ -42,13 +42,11 @@ RETIRED_FOR = 86_400  # seconds that a dead worker's late requests are still kno
 
 _ENDS = TASK_TERMINAL - {TaskState.SKIPPED}  # what a worker may report
 _VERDICTS = {
-    "R": Verdict.FENCED,
     "A": Verdict.ACCEPTED,
     "C": Verdict.ACCEPTED,
     "D": Verdict.DUPLICATE,
     "F": Verdict.FENCED,
 }
-_IN_FULL = "R"
 
 
 class Claims:
@@ -170,7 +168,7 @@ class Claims:
         claims, spoilt, begun = self._claims(life, reply[3:])  # may ask for inputs: until then it is unanswered
         life.taken += claims
         life.unanswered = None
-        verdicts, again = self._verdicts(life, request, reply[1])
+        verdicts = self._verdicts(life, request, reply[1])
         if len(reply) > 2 and reply[2]:
             left, fans, events = reply[2]
             self.s.take(left, [(run.encode(), idx, turn) for run, idx, turn in fans], events)
@@ -179,43 +177,26 @@ class Claims:
         self.s.changes += begun
         if spoilt:
             self._finish(life, spoilt, (), 0, None)
-        if again:
-            self._send_in_full(life, request.outcomes, again, verdicts)
         return verdicts
 
     def _call(self, request: Request) -> list[Any]:
         return unpack_reply(self.s.client.run(self._script, request.touched, *request.arguments))
 
-    def _verdicts(self, life: Life, request: Request, letters: str) -> tuple[list[Verdict], list[int]]:
-        """Told of each outcome, but for those that have to be sent in full."""
+    def _verdicts(self, life: Life, request: Request, letters: str) -> list[Verdict]:
         verdicts = [Verdict.FENCED] * len(request.outcomes)
-        again = []
         for number, letter in zip(request.order, letters, strict=True):
             verdicts[number] = _VERDICTS[letter]
-            if letter == _IN_FULL:
-                again.append(number)
-        self._tell(life, request.outcomes, verdicts, again)
-        return verdicts, again
+            self._tell(life, request.outcomes[number], letter)
+        return verdicts
 
-    def _send_in_full(
-        self, life: Life, outcomes: tuple[Outcome, ...], numbers: list[int], verdicts: list[Verdict]
-    ) -> None:
-        """Their end has to be looked into: they were to be stopped meanwhile, or what needs them has heard bad news."""
-        told = self._finish(life, tuple(outcomes[number] for number in numbers), (), 0, None)
-        for number, verdict in zip(numbers, told, strict=True):
-            verdicts[number] = verdict
-
-    def _tell(self, life: Life, outcomes: Sequence[Outcome], verdicts: Sequence[Verdict], later: Sequence[int]) -> None:
-        """Plain ends, which the script does not spend time on telling, and what was refused."""
-        for number, (each, verdict) in enumerate(zip(outcomes, verdicts, strict=True)):
-            fresh = life.fresh.pop(each)
-            if number in later:
-                continue
-            if verdict is Verdict.FENCED:
-                task = f"{each.run}.{each.idx}"
-                self.s.changes.append(Change("fenced", each.run, "", task=task, message=f"token {each.token}"))
-            elif fresh is not None and verdict is Verdict.ACCEPTED and is_plain(each):
-                self.s.changes.append(fresh.finished(each))
+    def _tell(self, life: Life, outcome: Outcome, letter: str) -> None:
+        """A plain end, which the script does not spend time on telling, or that it was refused."""
+        fresh = life.fresh.pop(outcome)
+        if letter == "F":
+            task = f"{outcome.run}.{outcome.idx}"
+            self.s.changes.append(Change("fenced", outcome.run, "", task=task, message=f"token {outcome.token}"))
+        elif letter == "C" and fresh is not None:
+            self.s.changes.append(fresh.finished(outcome))
 
     # --- claims ------------------------------------------------------------------------------------------------------
 

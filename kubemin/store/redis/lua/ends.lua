@@ -11,6 +11,20 @@ local function end_single(task, at)
   return 'C'
 end
 
+-- What does not fit is looked into by the engine, in its turn.
+local in_full = ARGV[11] == '1'
+local function put_off(name, at)
+  E()
+  in_full = true
+  local id, idx, token = match(name, '^(%w+)%.(%d+)@(%d+)$')
+  local record, output = cmsgpack.unpack(ARGV[at + 1]), ARGV[at + 2]
+  REQ.out[#REQ.out + 1] = {
+    id, tonumber(idx), tonumber(token), COMPLETED, '', '', record.D or '', output ~= '' and output, '', '', record.B or 0,
+    at = #told + 1,
+  }
+  return '?'
+end
+
 local steps
 local function S()
   steps = steps or plain_steps()
@@ -27,18 +41,20 @@ for at = 13, #ARGV, 4 do
   else
     local _, upto, kind, stop = find(held, '^(%d) %d+ %d+ (%S+) %S;', to + 1)
     local task = sub(name, 1, find(name, '@', 1, true) - 1)
-    if stop ~= '-' or kind == '0' or kind == '2' then
-      verdict = 'R'
+    if stop == '-' and kind == '1' then
+      verdict = end_single(task, at)
+    elseif kind == '3' then
+      verdict = S().finish(task, name, at)
+    end
+    if verdict then
+      held = sub(held, 1, from - 1) .. sub(held, upto + 1)
+      unlocked[#unlocked + 1] = 'lock:{workflow:queue}:' .. task
     else
-      verdict = kind == '1' and end_single(task, at) or S().finish(task, name, at)
-      if verdict == 'C' then
-        held = sub(held, 1, from - 1) .. sub(held, upto + 1)
-        unlocked[#unlocked + 1] = 'lock:{workflow:queue}:' .. task
-      end
+      verdict = put_off(name, at)
     end
   end
   told[#told + 1] = verdict
 end
 if steps then steps.write() end
-if ARGV[11] == '1' then held = E().settle_all(held, told, unlocked) end
+if in_full then held = E().settle_all(held, told, unlocked) end
 if #unlocked > 0 then call('DEL', unpack(unlocked)) end

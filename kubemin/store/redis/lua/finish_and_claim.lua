@@ -14,7 +14,7 @@
 --        each that completed and is plain: TASK@TOKEN, its final record, its output or '', of a step "QUEUE IDX…" of those that need it
 -- reply  packed into one text (Redis 6 writes an array within an array to the socket on its own, each a system call):
 --        [status OK | RETIRED (verdicts alone) | STALE, verdicts (plain ones, then full ones): C completed, A accepted, D duplicate,
---        F fenced, R send it in full; [left, fans, events] or false; then for each claim what `shown` says]
+--        F fenced; [left, fans, events] or false; then for each claim what `shown` says]
 local slot_key, number, now, limit = KEYS[1], ARGV[3], ARGV[4], tonumber(ARGV[8])
 local raw = call('GET', slot_key)
 local last, verdicts, ended, held = '0', '', '', ''

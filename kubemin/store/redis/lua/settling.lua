@@ -61,7 +61,7 @@ function M.settle_all(held, told, unlocked)
         break
       end
     end
-    told[#told + 1] = verdict or M.late(string.format('%s.%d@%.0f', out[1], out[2], out[3]))
+    told[out.at or #told + 1] = verdict or M.late(string.format('%s.%d@%.0f', out[1], out[2], out[3]))
   end
   M.draw()
   local claims = {}
