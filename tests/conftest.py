@@ -16,6 +16,9 @@ from support import wait_until as _wait_until
 # A forked process that a test lets die of SEGV is no crash of pytest, whose handler would print its stack.
 os.register_at_fork(after_in_child=faulthandler.disable)
 
+# Where it is set, each daemon of a test compiles kubemin anew, which takes it longer than all the rest of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # How long a draw takes is the machine's business; what is drawn is not.
 settings.register_profile("kubemin", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kubemin")

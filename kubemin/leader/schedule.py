@@ -4,17 +4,18 @@ A schedule's mark in the store is its last fired (or passed over) slot, an insta
 creates the run in one act, so two leaders at once, a leader that is slow, or a crash in between fire nothing twice:
 who comes second finds the mark raised. A slot is *missed* when it is older than the schedule's `grace` at the time it
 is looked at; `missed` says what then: `skip` passes over, `once` runs the latest missed slot only, `all` runs each.
+
+Cron, time zones and the readers of files are imported for the first schedule: they would cost each start 25 ms, and a
+node without schedules a megabyte.
 """
 
 from __future__ import annotations
 
 from kubemin.clock import SECOND, Micros
 from kubemin.errors import Invalid, KubeminError
-from kubemin.files import bind_params
 from kubemin.model import ids
 from kubemin.model.graph import Schedule
 from kubemin.model.records import Definition, Submission
-from kubemin.model.schedule import next_slot, slots_between
 from kubemin.store.base import Store
 from kubemin.telemetry import log
 
@@ -37,7 +38,7 @@ class Scheduler:
         for name, (definition, mark) in self._definitions.items():
             schedule = definition.graph.schedule
             if schedule is not None:
-                self._next[name] = next_slot(schedule, mark)
+                self._next[name] = _next_slot(schedule, mark)
 
     def next_due(self) -> Micros | None:
         return min(self._next.values(), default=None)
@@ -51,6 +52,8 @@ class Scheduler:
         return fired
 
     def _fire(self, name: str, definition: Definition, mark: Micros, now: Micros) -> int:
+        from kubemin.model.schedule import slots_between
+
         schedule = definition.graph.schedule
         assert schedule is not None
         slots = slots_between(schedule, mark, now, SLOTS_A_CALL)
@@ -62,8 +65,14 @@ class Scheduler:
             self._store.fire(name, slots[-1], None)
             mark = slots[-1]
         self._definitions[name] = (definition, mark)
-        self._next[name] = next_slot(schedule, mark)
+        self._next[name] = _next_slot(schedule, mark)
         return fired
+
+
+def _next_slot(schedule: Schedule, mark: Micros) -> Micros:
+    from kubemin.model.schedule import next_slot
+
+    return next_slot(schedule, mark)
 
 
 def wanted_slots(schedule: Schedule, slots: list[Micros], now: Micros) -> list[Micros]:
@@ -80,6 +89,8 @@ def wanted_slots(schedule: Schedule, slots: list[Micros], now: Micros) -> list[M
 
 def _submission(definition: Definition, slot: Micros) -> Submission | None:
     """The run of one slot, or None (logged) when its parameters have no defaults: the slot is then passed over."""
+    from kubemin.files import bind_params
+
     graph = definition.graph
     try:
         params = bind_params(graph, {})

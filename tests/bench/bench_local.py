@@ -24,6 +24,7 @@ from collections.abc import Callable
 import psutil
 from bench_support import FUNCTIONS, Daemon, counted, daemon, line, running
 
+from kubemin import Client
 from kubemin.scoreboard import SlotState
 
 # --- floors ---
@@ -128,8 +129,11 @@ def idle(reps: int) -> None:
     cpu, pss = [], []
     with daemon(workers=10) as it:
         client = it.client()
-        ids = [run.id for run in client.enqueue_many("benchfunctions:noop", [((n,), {}) for n in range(1, 12_000)])]
-        counted(it, ids)
+        done = [0]
+        while min(done) < 1000:  # naps keep a worker busy, so that each of them gets its share
+            ids = [run.id for run in client.enqueue_many("benchfunctions:nap", [((0.001,), {})] * 12_000)]
+            _wait(client, ids)
+            done = [it.board().read_slot(n).done for n in range(10)]
         time.sleep(2)
         for _ in range(reps):
             before = [sum(psutil.Process(p).cpu_times()[:2]) for p in it.pids()]
@@ -137,9 +141,13 @@ def idle(reps: int) -> None:
             after = [sum(psutil.Process(p).cpu_times()[:2]) for p in it.pids()]
             cpu.append(100 * (sum(after) - sum(before)) / 5)
             pss.append(sum(psutil.Process(p).memory_full_info().pss for p in it.pids()) / 1e6)
-        done = [it.board().read_slot(n).done for n in range(10)]
     line("idle, 10 workers: CPU of one core", cpu, "%", "0.5")
     line("PSS of all 12 processes", pss, "MB", "60", f"tasks done by each: {done}")
+
+
+def _wait(client: Client, ids: list[str]) -> None:
+    while any(state in ("waiting", "running") for state in client.states(ids).values()):
+        time.sleep(0.1)
 
 
 def startup(reps: int) -> None:

@@ -59,7 +59,8 @@ class Daemon:
         """Seconds from exec to ready."""
         began = time.monotonic()
         command = [sys.executable, str(ROOT / "bin" / "kubemind"), "--config", str(self.config)]
-        self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log, start_new_session=True)
+        environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # as where it was installed
+        self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log, start_new_session=True, env=environ)
         while not self.ready():
             if self.process.poll() is not None:
                 raise SystemExit(f"the daemon ended: {(self.folder / 'log').read_text()[-2000:]}")
