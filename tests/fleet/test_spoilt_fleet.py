@@ -5,6 +5,7 @@ The attacker is a raw connection, as `redis-cli` is. Below the daemons' tests ar
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import msgspec
 import pytest
 from driving import ALICE, BOB, accept, ended, finish, outcome, single, start, take
 from graphs import node, workflow
-from nodes import Fleet
+from leftovers import left_behind, names
+from nodes import Fleet, printed
 from nodes import running as running_on
 from support import wait_until
 
@@ -22,6 +24,7 @@ from kubemin.model.graph import Concurrency, Retry
 from kubemin.model.states import TaskState
 from kubemin.store.base import RunFilter, Verdict
 from kubemin.store.redis import keys
+from kubemin.store.redis.lives import slot_name
 from kubemin.store.redis.node import NodeStore
 
 PAIR = workflow("pair", node("first"), node("second", 0))
@@ -79,6 +82,25 @@ def test_a_lock_or_the_queue_is_deleted_and_the_work_is_done_once(fleet: Fleet, 
     fleet.server.command("DEL", f"{keys.LOCK}{runs[0].id}.0", "workflow:queue")
     assert set(daemon.client.wait(runs, 30).values()) == {"completed"}
     assert sorted(map(int, log.read_text().split())) == list(range(10))
+
+
+def test_a_slots_record_is_deleted_and_what_it_held_runs_again(fleet: Fleet, tmp_path: Path) -> None:
+    daemon = fleet.node(queues=["default"])
+    fleet.wait_leader()
+    path = daemon.workflow("chain.yaml", CHAIN)
+    runs = [
+        daemon.client.enqueue("fleetfunctions:effect", str(tmp_path / "effects"), 1, 1.0),
+        daemon.client.submit(path),
+    ]
+    first = [running_on(daemon, run.id).token for run in runs]
+    fleet.server.command("DEL", *names(fleet.server, keys.slot("*")))
+    began = time.monotonic()
+    assert [run.wait(30) for run in runs] == ["completed", "completed"]
+    printed("slots' records deleted, all done", began, 3 + 5 + 3)  # the lock's life, and what the steps take
+    tokens = [fleet.store().run(run.id).tasks[0].token for run in runs]
+    assert all(token > before for token, before in zip(tokens, first, strict=True))
+    daemon.wait_log("tasks whose claims somebody deleted were queued again", 5)
+    wait_until(lambda: left_behind(fleet.server) == [], 10)
 
 
 def test_a_spoilt_single_task_is_quarantined_and_the_worker_lives(fleet: Fleet) -> None:
@@ -168,6 +190,24 @@ def test_a_worker_that_dies_over_it_gives_back_the_rest(store: NodeStore) -> Non
     assert ended(store, run) == ("failed", "corrupt")
     go_on(store)
     assert ended(store, other) == ("completed", None)
+
+
+def test_claims_that_were_deleted_are_found_among_many_runs(store: NodeStore) -> None:
+    """Those of others stay, what is queued stays where it is, and what its owner tells later is refused."""
+    run = start(store, PAIR)
+    accept(store, *(single() for _ in range(250)))
+    lost, kept = take(store, 3), take(store, 2, BOB)
+    assert lost[0].run == run and store.take_back_orphans() == (0, False)
+    store.client.execute("DEL", keys.slot(slot_name(ALICE)))
+    queued = store.client.execute("ZCARD", keys.pending("default"))
+    assert store.finish(ALICE, [outcome(lost[0])]) == [Verdict.FENCED]  # and so the mark is set
+    assert [store.take_back_orphans() for _ in range(3)] == [(3, True), (0, False), (0, False)]
+    assert store.client.execute("ZCARD", keys.pending("default")) == queued + 3
+    assert store.finish(ALICE, [outcome(claim) for claim in lost]) == [Verdict.FENCED] * 3
+    assert store.finish(BOB, [outcome(claim) for claim in kept]) == [Verdict.ACCEPTED] * 2
+    store.client.execute("DEL", *(f"{keys.LOCK}{claim.task}" for claim in lost))  # as if they had lapsed
+    again = {claim.task: claim.token for claim in take(store, 300, BOB)}
+    assert all(again[claim.task] > claim.token for claim in lost)
 
 
 def test_due_times_and_deadlines_of_it_are_let_go(store: NodeStore) -> None:

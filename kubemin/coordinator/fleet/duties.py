@@ -23,6 +23,7 @@ ADVANCE_SECONDS = 0.1  # between looks at what a crash left half done; whoever b
 LOOK_SECONDS = 0.1  # between looks at due times
 SCHEDULES_SECONDS = 2.0  # between reads of the published schedules: other nodes publish too
 FORGET_SECONDS = 3600.0
+ORPHANS_SECONDS = 1.0  # between looks whether claims were lost
 
 
 class FleetDuties:
@@ -41,12 +42,14 @@ class FleetDuties:
         self._prune = Every(prune.PERIOD)
         self.configure(settings)
         self._forget = Every(FORGET_SECONDS)
+        self._orphans = Every(ORPHANS_SECONDS)
         self.seconds = Histograms()  # that duties took, by name
         self._duties: tuple[tuple[str, Every, Callable[[], None]], ...] = (
             ("advance", self._advance, self._go_on),
             ("promote", self._promotion, self._promote),
             ("schedule", self._slot, self._fire),
             ("recover", self._lapsed, self._recover),
+            ("orphans", self._orphans, self._take_back),
             ("prune", self._prune, self._drop),
             ("forget", self._forget, store.forget_retired),
         )
@@ -98,6 +101,13 @@ class FleetDuties:
         count, _ = self._store.recover_lapsed()
         if count:
             log.warning("tasks of a lost node were queued again", tasks=count)
+
+    def _take_back(self) -> None:
+        count, more = self._store.take_back_orphans()
+        if count:
+            log.warning("tasks whose claims somebody deleted were queued again", tasks=count)
+        if more:
+            self._orphans.soon(ADVANCE_SECONDS)
 
     def _drop(self) -> None:
         if prune.prune_slice(self._store, self._retention):

@@ -25,6 +25,7 @@ from kubemin.store.redis.client import Client
 from kubemin.store.redis.durability import Durability
 from kubemin.store.redis.hooks import Hooks
 from kubemin.store.redis.lives import lock_value, slot_name
+from kubemin.store.redis.orphans import Orphans
 from kubemin.store.redis.records import pack
 from kubemin.store.redis.store import RedisStore
 
@@ -103,6 +104,7 @@ class NodeStore(RedisStore):
         self._claims.ttl = ttl
         self._ttl, self._tolerance = ttl, 2 * renew
         self._hooks = Hooks(self._session, self._intake, self._reads)
+        self._orphans = Orphans(self._session, self._claims)
         self._cursor = "0"
         self.durability = Durability(self.client)
         self._obstacle: KubeminError | None = None
@@ -338,6 +340,10 @@ class NodeStore(RedisStore):
             back = self._claims._take_back(slot.decode(), mode="lapse", cause=Cause.NODE_LOST.value)
             count += len(back)
         return count, float(grace)
+
+    def take_back_orphans(self) -> tuple[int, bool]:
+        """A leader's duty: see orphans.py."""
+        return self._orphans.take_back()
 
     def forget_retired(self) -> None:
         raw = self.client.execute("HGETALL", keys.RETIRED)

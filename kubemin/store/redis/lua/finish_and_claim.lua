@@ -40,6 +40,7 @@ if not raw then
   if number == '' or call('HEXISTS', P .. 'retired', cmsgpack.unpack(ARGV[2]).instance) == 1 then
     return cmsgpack.pack(E().refused())
   end
+  if ARGV[11] == '1' or ARGV[13] then call('SET', P .. 'orphans', now) end -- it had claims, in a record (orphans.py)
   call('SADD', P .. 'slots', ARGV[5])
 elseif number == '' then
   last = sub(raw, 1, find(raw, '|', #last + 2, true) - 1)

@@ -19,6 +19,10 @@ local page = call('SSCAN', KEYS[2], REQ.cursor, 'COUNT', REQ.count)
 local found = {}
 for _, name in ipairs(page[2]) do
   local raw = call('GET', P .. 'slot:' .. name)
+  if not raw then -- deleted, and what it held with it (orphans.py)
+    call('SREM', KEYS[2], name)
+    call('SET', P .. 'orphans', string.format('%.0f', clock))
+  end
   local slot = slots.parse(raw)
   for _, claim in ipairs(slot.c) do
     if call('EXISTS', 'lock:{workflow:queue}:' .. claim.name) == 0 then
