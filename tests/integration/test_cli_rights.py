@@ -41,10 +41,11 @@ def as_user(uid: int, *args: str) -> tuple[int, str, str]:
     for name in (
         "encodings.utf_8_sig",
         "kubemin.client",
-        "kubemin.store.sqlite",
+        "kubemin.store.sqlite.store",
         "kubemin.files",
         "kubemin.api.direct",
         "kubemin.config",
+        "sqlite3",
         "yaml",
     ):
         importlib.import_module(name)

@@ -22,6 +22,7 @@ import yaml
 from support.apiserver import ApiServer, write_kubeconfig
 from support.daemon import Daemon
 from support.faultproxy import FaultProxy
+from support.preload import wall_clock
 from support.processes import alive, descendants
 from support.redis_server import Server
 from support.waiting import wait_until
@@ -47,24 +48,41 @@ class Daemons:
         election: dict[str, str] | None = None,
         fault: str = "",
         user: Any = None,
+        clocks: dict[str, int] | None = None,
         **settings: Any,
     ) -> None:
-        """`fault`: of node a, once (kubemin/faults.py). `user`: its credentials, as in a kubeconfig."""
+        """`fault`: of node a, once (kubemin/faults.py). `user`: its credentials, as in a kubeconfig. `clocks`: by how
+        many seconds the wall clock of each node is wrong."""
         self._stack = ExitStack()
         self.election = dict(election or QUICK)
         self.kubernetes = api is not None or bool(real)
         self.api, self._user = api, user
         self.lease_name = f"kubemin-test-{uuid.uuid4().hex[:8]}" if real else "apiserver-lock"
         self.redis = self._stack.enter_context(Server())
+        self.clocks = clocks or {}
         self.proxies: dict[str, FaultProxy] = {}
         self.nodes: dict[str, Daemon] = {}
         for name in "abc":
             self.proxies[name] = proxy = self._stack.enter_context(self._proxy(api, real))
             armed = {"KUBEMIN_FAULT": fault, "KUBEMIN_FAULT_ONCE": f"{self.redis.folder}/struck"} if name == "a" else {}
+            armed |= self._clock(name)
             self.nodes[name] = daemon = Daemon(environ=armed, **self._settings(name, proxy, real) | settings)
             self._stack.callback(daemon.close)
             os.mkfifo(daemon.home / "fifo")
             daemon.workflow("patient.yaml", PATIENT.format(node=name, fifo=daemon.home / "fifo"))
+
+    def _clock(self, name: str) -> dict[str, str]:
+        if name not in self.clocks:
+            return {}
+        self.set_clock(name, self.clocks[name])
+        return wall_clock(Path(self.redis.folder), self._clock_file(name))
+
+    def _clock_file(self, name: str) -> Path:
+        return Path(self.redis.folder) / f"clock-{name}"
+
+    def set_clock(self, name: str, wrong: int) -> None:
+        """What it logs from here on has wrong times: `events` corrects them by what the clock was at the start."""
+        self._clock_file(name).write_text(str(wrong))
 
     def _proxy(self, api: ApiServer | None, real: str) -> FaultProxy:
         if real:
@@ -107,7 +125,7 @@ class Daemons:
         found = []
         for node, daemon in self.nodes.items():
             for line in daemon.log.splitlines():
-                record = _record(line)
+                record = _record(line, self.clocks.get(node, 0))
                 if record is not None and record["message"].startswith(message) and record["at"] > after:
                     found.append(record | {"node": node})
         return sorted(found, key=lambda one: float(one["at"]))
@@ -227,10 +245,10 @@ def seconds(text: str) -> float:
     return float(text[:-2]) / 1000 if text.endswith("ms") else float(text[:-1])
 
 
-def _record(line: str) -> Event | None:
+def _record(line: str, wrong: int) -> Event | None:
     try:
         record: Event = json.loads(line)
-        return record | {"at": datetime.fromisoformat(record["time"]).timestamp()}
+        return record | {"at": datetime.fromisoformat(record["time"]).timestamp() - wrong}
     except (ValueError, KeyError, TypeError):
         return None  # a line that is being written, or is not the log's
 

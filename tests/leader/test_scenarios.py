@@ -19,7 +19,7 @@ from support.waiting import wait_until
 
 from kubemin.scoreboard import Scoreboard
 from kubemin.store.redis import keys
-from leader.daemons import Daemons, freeze, thaw
+from leader.daemons import FULL, Daemons, freeze, seconds, thaw
 
 Begin = Callable[..., Daemons]
 PATIENT = {"leaseDuration": "6s", "renewDeadline": "4s", "retryPeriod": "200ms"}  # a burst of faults ends within a term
@@ -187,11 +187,12 @@ def test_work_that_crashes_gives_the_lease_up(begin: Begin) -> None:
 
 
 def test_work_that_hangs_loses_the_lease(begin: Begin) -> None:
-    """12: it is not renewed any more, and not released either, since it may wake at any time."""
+    """12: it is not renewed any more, and not released either, since it may wake at any time. Another takes over, on
+    another node or in the hung one's place: by then it may have been replaced."""
     fleet = begin(fault="leader.promote=hang@40").start()
     runs = fleet.begin_tasks()
     hangs = fleet.wait_event("the leader's work hangs", node="a")
-    new = fleet.wait_leader(but="a", after=hangs["at"])
+    new = fleet.wait_leader(after=hangs["at"])
     assert new["at"] - hangs["at"] < fleet.bound
     assert not [one for one in fleet.events("leadership given up") if one["at"] < new["at"]]
     fleet.untouched(runs)
@@ -211,4 +212,68 @@ def test_a_leader_that_is_paused_between_its_check_and_its_write(begin: Begin) -
         thaw(tree)
     fleet.wait_event("a duty was refused: another node leads", node="a", after=at)
     fleet.wait_event("Node a is follower", node="a", after=at)
+    fleet.check()
+
+
+HOURS = {"a": -3 * 3600, "b": 0, "c": 300}  # by which wall clocks are wrong
+
+
+def test_wall_clocks_that_are_wrong_and_are_set(begin: Begin) -> None:
+    """6: hours behind, minutes ahead, then each is set by an hour: nobody leads sooner, later, or beside another."""
+    fleet = begin(clocks=HOURS).start()
+    assert abs(fleet.terms()[0]["at"] - time.time()) < 60, "its clock is as wrong as it is meant to be"
+    runs = fleet.begin_tasks()
+    epoch = fleet.terms()[-1]["epoch"]
+    for name, wrong in HOURS.items():
+        fleet.set_clock(name, wrong + 3600)
+    time.sleep(2 * seconds(fleet.election["leaseDuration"]))
+    assert fleet.leader() == "a" and [one["epoch"] for one in fleet.terms()] == [epoch], fleet.logs()
+    for name, wrong in HOURS.items():
+        fleet.set_clock(name, wrong)
+    fleet.untouched(runs)
+    at = time.time()
+    fleet.nodes["a"].kill9(everything=True)
+    took = fleet.wait_leader(but="a", after=at)["at"] - at
+    print(f"fail-over with wall clocks hours apart: {took:.2f} s")
+    assert took < fleet.bound
+    fleet.check()
+
+
+def test_redis_forgets_everything(begin: Begin) -> None:
+    """15, FLUSHALL: whoever leads then leads under a higher epoch than anybody before, and work goes on."""
+    fleet = begin().start()
+    before, at = fleet.terms()[-1]["epoch"], time.time()
+    fleet.redis.command("FLUSHALL")
+    for name in fleet.nodes:
+        fleet.wait_event("Redis has lost the records of this fleet", node=name, after=at)
+    new = fleet.wait_leader(after=at)
+    print(f"a leader again {new['at'] - at:.2f} s after FLUSHALL")
+    assert new["epoch"] > before
+    wait_until(lambda: fleet.redis.command("GET", keys.EPOCH) != b"$-1\r\n", 20, what="the term in the store")
+    for name, daemon in fleet.nodes.items():
+        wait_until(lambda daemon=daemon: "patient-a" in daemon.ctl("workflows").stdout, 20, what=f"the files of {name}")
+    fleet.untouched(fleet.begin_tasks())
+    fleet.check()
+
+
+def test_a_node_that_stands_still_for_less_and_for_more_than_the_lease(begin: Begin, leader_trials: int) -> None:
+    """3: 12 s and 25 s with leases of 15 s (`--leader-trials`), else as long in proportion. Its term ends by the clock;
+    nobody else leads before the lease has lapsed, and who wakes then follows."""
+    fleet = begin(**{"election": FULL} if leader_trials else {}).start()
+    lease = seconds(fleet.election["leaseDuration"])
+    for pause in (0.8 * lease, 25 / 15 * lease):
+        name = wait_until(fleet.leader, 60, what="a leader")
+        at, tree = time.time(), freeze(fleet.nodes[name])
+        try:
+            time.sleep(pause)
+        finally:
+            woke = time.time()
+            thaw(tree)
+        new = fleet.wait_leader(after=at, timeout=60)
+        print(f"{name} stood still for {pause:.1f} s; {new['node']} led {new['at'] - at:.2f} s after its beginning")
+        if pause < lease:
+            assert new["at"] >= woke, "the lease had not lapsed"
+        else:
+            assert new["node"] != name and new["at"] - at <= fleet.bound
+            fleet.wait_event(f"Node {name} is follower", node=name, after=woke, timeout=60)
     fleet.check()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sqlite3
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from support import Daemon
 from support.functions import effects, install
+from support.preload import slow_disk
 from support.watching import coordinator_pid, printed
 
 from kubemin.pulse import WORK
@@ -20,14 +19,6 @@ from kubemin.supervisor.silence import HUNG_SECONDS
 REPLACED = WORK + HUNG_SECONDS + 3.0  # seconds: until it is noticed, and until its successor is at work
 LOADED = 60.0  # the same of one that computes, by its own time, on a machine that others use
 LONGER = WORK + HUNG_SECONDS + 2.0  # that a disk takes
-SLOW_DISK = """
-#include <unistd.h>
-#include <sys/syscall.h>
-
-static int patience(void) { return access(getenv("SLOW_DISK"), F_OK) ? 0 : atoi(getenv("SLOW_SECONDS")); }
-int fsync(int fd) { sleep(patience()); return syscall(SYS_fsync, fd); }
-int fdatasync(int fd) { sleep(patience()); return syscall(SYS_fdatasync, fd); }
-"""
 
 
 def daemon(tmp_path: Path, **environ: str) -> Daemon:
@@ -54,23 +45,12 @@ def test_one_that_hangs_is_replaced_and_what_runs_goes_on(tmp_path: Path, how: s
         assert long.wait(20) == "completed" and effects(log) == [1], "nothing that ran noticed"
 
 
-def slow_disk(folder: Path) -> Path:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-    source, library = folder / "disk.c", folder / "disk.so"
-    source.write_text("#include <stdlib.h>\n" + SLOW_DISK)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
-    return library
-
-
 def test_one_that_waits_for_its_disk_is_not_replaced(tmp_path: Path) -> None:
     """In fsync(2), asleep, for longer than any hang may last."""
     slow = tmp_path / "slow"
-    environ = {"LD_PRELOAD": str(slow_disk(tmp_path)), "SLOW_DISK": str(slow), "SLOW_SECONDS": f"{LONGER:.0f}"}
-    with daemon(tmp_path, **environ) as node:
+    with daemon(tmp_path, **slow_disk(tmp_path, slow)) as node:
         first = coordinator_pid(node)
-        slow.touch()
+        slow.write_text(f"{LONGER:.0f}")
         began = time.monotonic()
         run = node.client.enqueue("hangfunctions:nap", 0)
         slow.unlink()

@@ -47,7 +47,7 @@ def test_the_fleets_password_is_a_credential_of_the_unit(node: Machine) -> None:
     run = node.ok("kubeminctl", "submit", "-f", "/opt/kubemin/src/conf/workflows.d/host-report.yaml", "--wait")
     assert "completed" in node.ok("kubeminctl", "show", run.split()[0])
     doctor = node.ctl("doctor", "-o", "json")
-    wrong = [found for found in json.loads(doctor.out)["items"] if found["severity"] == "wrong"]
+    wrong = [found for found in json.loads(doctor.out)["items"] if found["status"] == "wrong"]
     assert (doctor.code, wrong) == (0, [])
 
     node.sh("useradd -m -G kubemin op 2>/dev/null || true")
