@@ -290,6 +290,15 @@ def test_cancel_and_drain_of_a_command(worker: WorkerProcess) -> None:
     assert worker.wait() == 0
 
 
+def test_a_fenced_step_is_ended_and_not_told_as_cancelled(worker: WorkerProcess) -> None:
+    """Its task was given to another worker: nobody cancelled it, and should it be ours after all, it goes back."""
+    claim = worker.give({"run": ["sleep", "30"]})
+    worker.running(claim.token)
+    worker.cancel(claim.token, Cause.NODE_LOST)
+    outcome = worker.outcome()
+    assert (outcome.state, outcome.cause) == (None, Cause.NODE_LOST)
+
+
 def test_secrets_of_commands_are_masked(start: Callable[..., WorkerProcess], tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "db").write_text("correct horse\n")

@@ -8,7 +8,6 @@ CLIENT = "kubemin/store/redis/client.py"
 REFUSALS = "tests/fleet/test_refusals_fleet.py::"
 REPLIES = "tests/fleet/test_lost_replies.py::"
 TOPOLOGIES = "tests/fleet/test_redis_topologies.py::"
-MOVES = "tests/fleet/test_moves_fleet.py::"
 PROMISES = "tests/fleet/test_promises_fleet.py::"
 
 ALL = (
@@ -38,7 +37,7 @@ ALL = (
         "kubemin/worker/execute.py",
         "            ended.state = None  # fenced",
         "            pass  # fenced",
-        (f"{MOVES}test_a_replica_that_had_not_heard_of_all_is_promoted_by_sentinel[sentinel-redis]",),
+        ("tests/integration/test_worker_process.py::test_a_fenced_step_is_ended_and_not_told_as_cancelled",),
     ),
     Mutant(
         "a Python step has the grace of a command",
