@@ -27,6 +27,7 @@ from kubemin import pulse
 from kubemin.clock import boottime
 from kubemin.errors import StoreUnavailable, Unreachable
 
+OTHER_VERSION = "other_version"  # code of the error: a daemon lives there, and cannot be looked at
 SLOTS = 1026  # the largest pool (1024), a canary during a reload, one spare
 TRIES = 5  # torn reads before a reader says "unknown"
 NOTHING = 0.0  # a time field without a time
@@ -52,6 +53,7 @@ _DEADLINE = struct.Struct("<d")
 _SEQUENCE = struct.Struct("<Q")
 _BLANK = bytes(_RECORD.size)
 SOILED = 76  # the exit code of a worker that is replaced for what a Python step left in it
+CUT_OFF = 77  # and of one that cannot report a task, as its step has closed the channel; the task stays in its record
 
 
 class SlotState(StrEnum):
@@ -278,7 +280,11 @@ class Scoreboard:
             magic, slots = _PREAMBLE.unpack_from(map_, 0)
             if magic == _MAGIC and size >= _SLOTS_AT + slots * _SLOT_SIZE:
                 return cls(map_, slots, path)
-        raise Unreachable(f"{path} is not a scoreboard of this version of kubemin")
+            if magic[:4] == _MAGIC[:4] and magic != _MAGIC:
+                other = "a newer" if magic > _MAGIC else "an older"
+                text = f"{path}: the daemon is of {other} version than this command; restart it"
+                raise Unreachable(text, code=OTHER_VERSION)
+        raise Unreachable(f"{path} is not a scoreboard of kubemin; is runtimeDir right?")
 
     def close(self) -> None:
         self._map.close()

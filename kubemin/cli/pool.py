@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kubemin.api.gateway import no_rights
 from kubemin.clock import boottime
 from kubemin.errors import Refused, Unreachable
-from kubemin.scoreboard import Header, Scoreboard, SlotRecord, SlotState
+from kubemin.scoreboard import OTHER_VERSION, Header, Scoreboard, SlotRecord, SlotState
 from kubemin.why import Pool
 
 if TYPE_CHECKING:
@@ -85,13 +85,15 @@ def live_pid(settings: Settings) -> int | None:
 
 
 def read_pool(settings: Settings) -> PoolState:
-    """The daemon as it is now; `alive` False when there is none."""
+    """The daemon as it is now; `alive` False when there is none. Raises Unreachable for one of another version."""
     pid = live_pid(settings)
     if pid is None:
         return PoolState(alive=False, node=settings.node_id)
     try:
         board = Scoreboard.open(scoreboard_path(settings))
-    except Unreachable:
+    except Unreachable as exc:
+        if exc.code == OTHER_VERSION:
+            raise
         return PoolState(alive=True, node=settings.node_id, supervisor_pid=pid)
     try:
         return _state(board, pid)

@@ -8,6 +8,7 @@ import signal
 from kubemin.coordinator.control import Died
 from kubemin.coordinator.link import Held, Link
 from kubemin.model.states import Cause, TaskState
+from kubemin.scoreboard import CUT_OFF
 from kubemin.store.base import Blame
 
 # A worker that dies by one of these did it to itself: the step's own failure, under its retry policy.
@@ -55,6 +56,12 @@ def _verdict(died: Died, held: Held) -> tuple[TaskState | None, Cause, str]:
         return None, Cause.DRAIN, "the step did not end within the grace period"
     if os.WIFEXITED(died.status):
         code = os.waitstatus_to_exitcode(died.status)
+        if code == CUT_OFF:
+            return (
+                TaskState.FAILED,
+                Cause.EXCEPTION,
+                "the step closed file descriptors of its worker; its result is lost",
+            )
         return TaskState.FAILED, Cause.EXIT, f"the step ended its worker process with exit code {code}"
     number = os.WTERMSIG(died.status)
     name = signal.Signals(number).name if number in signal.valid_signals() else str(number)

@@ -43,7 +43,6 @@ class Birth(NamedTuple):
                 board=node.board,
                 tasks=tasks,
                 reports=reports,
-                supervisor_pid=node.pid,
                 tickets=tickets,
                 patience=patience,
             )

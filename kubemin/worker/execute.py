@@ -6,6 +6,7 @@ folder, an environment, usage, titles) is made only for them.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ from kubemin.worker.usage import Meter
 # Seconds beyond a command's time-out at which the supervisor steps in: its worker ends it by itself well before.
 ROOM: Final = KILL_GRACE + 5.0
 _DRAINED: Final = Ended(None, Cause.DRAIN, "the worker was told to stop")
+CLOSED_OURS: Final = "the step closed file descriptors that it had not opened; its worker's were among them"
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -73,6 +75,7 @@ class Executor:
         # Users' code is imported and called in the worker, unless that has rights which steps should not have.
         self._alone = bool(settings.user) and os.geteuid() == 0
         self._secrets: tuple[str, ...] = ()  # of the step that runs
+        self.lost_descriptors = False  # a Python step closed what is the worker's
         self.left_children = False  # a Python step left processes behind, which are dead now
 
     @property
@@ -92,14 +95,22 @@ class Executor:
             ended, output = hide_secrets(self._secrets, ended, output)
         except StepInterrupted:
             ended, output = _DRAINED, None
-        except Exception as error:  # a bug of ours: told as a failure of this task, so that the worker lives
-            log.exception("a step could not be executed", error, task=claim.task)
-            ended, output = Ended(TaskState.FAILED, Cause.START, f"internal error: {error}"), None
+        except Exception as error:
+            ended, output = self._failed(claim, error), None
         self._interrupts.in_python = False
         self._interrupts.forget(claim.token)
         if ended.state is TaskState.CANCELLED and ended.cause is Cause.NODE_LOST:
             ended.state = None  # fenced: nobody cancelled the task. Is it ours after all, it goes back
         return self._outcome(claim, ended, output, started)
+
+    def _failed(self, claim: Claim, error: Exception) -> Ended:
+        """What the step raises is not seen here: it took our descriptors away, or this is a bug, which is told as a
+        failure of this task, so that the worker lives."""
+        if isinstance(error, OSError) and error.errno == errno.EBADF:
+            self.lost_descriptors = True
+            return Ended(TaskState.FAILED, Cause.EXCEPTION, CLOSED_OURS)
+        log.exception("a step could not be executed", error, task=claim.task)
+        return Ended(TaskState.FAILED, Cause.START, f"internal error: {error}")
 
     def _outcome(self, claim: Claim, ended: Ended, output: msgspec.Raw | None, started: int) -> Outcome:
         finished = clock.wall()

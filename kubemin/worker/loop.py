@@ -75,6 +75,7 @@ class Worker:
         self._patience = patience
         self._patient_until: float | None = None
         self.soiled = False  # it is replaced for what a step left
+        self.cut_off = False  # a step has closed the channel to the coordinator
 
     def run(self) -> None:
         """Until told to stop, or until it should be replaced."""
@@ -126,6 +127,7 @@ class Worker:
         faults.point("worker.ended")
         if not self._reports.send(outcome):
             self._replace_for = "a result could not be reported"
+            self.cut_off = not self._interrupts.draining
             return
         faults.point("worker.reported")
         self._done += 1
@@ -154,6 +156,9 @@ class Worker:
     # --- looking after itself -----------------------------------------------------------------------------------------
 
     def _look_after(self, claim: Claim, outcome: Outcome) -> None:
+        if self._executor.lost_descriptors:
+            self._soiled(claim.task, "the worker without its descriptors")
+            return
         if self._executor.left_children:
             self._soiled(claim.task, "processes, which were killed")
         if self._executor.cannot_kill:
@@ -183,11 +188,12 @@ class Worker:
         self._checked = clock.monotonic()
         self._looked_at = self._done
         self._output.flush_c()
-        self._interrupts.read()
-        self._interrupts.watch()
         left = self._hygiene.check()
         if left is not None and not self._puts_up_with(left):
             self._soiled(task, left.what)
+            return  # perhaps without the descriptors that the rest needs
+        self._interrupts.read()
+        self._interrupts.watch()
         limit = self._recycle.max_memory
         if limit is not None and not self._replace_for and (resident := resident_bytes()) > limit:
             self._replace_for = f"{resident} bytes of memory are over recycle.maxMemory ({limit})"
@@ -212,9 +218,11 @@ class Worker:
         if self._done != self._rested_at:
             self._become_idle()
         patience = IDLE_SECONDS if self._looked_at == self._done else LAST_LOOK_SECONDS
-        if not self._idle_poll.poll(patience * 1000) and self._looked_at != self._done:
+        events = self._idle_poll.poll(patience * 1000)
+        if any(event & select.POLLNVAL for _, event in events) or (not events and self._looked_at != self._done):
             self._check("")
-        self._interrupts.read()
+        if not self._replace_for:
+            self._interrupts.read()
 
     def _become_idle(self) -> None:
         self._rested_at = self._done

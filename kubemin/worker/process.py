@@ -15,7 +15,7 @@ from kubemin.channel import PacketConnection
 from kubemin.config import Settings, adopt
 from kubemin.model.records import Owner
 from kubemin.modes import in_fleet
-from kubemin.scoreboard import SOILED, Scoreboard, SlotState
+from kubemin.scoreboard import CUT_OFF, SOILED, Scoreboard, SlotState
 from kubemin.steps import environment
 from kubemin.steps.containment import cgroup, group, make_containment
 from kubemin.steps.python import add_to_path
@@ -40,18 +40,16 @@ def run_worker(
     board: Scoreboard,
     tasks: PacketConnection,
     reports: PacketConnection,
-    supervisor_pid: int,
     tickets: PacketConnection | None = None,
     patience: float = 0.0,
 ) -> int:
     """Runs until TERM or INT, or until this worker wants to be replaced; then it returns the process' exit code: 0, or
-    SOILED when it is replaced for what a Python step left (`patience`: hygiene.py).
+    SOILED when it is replaced for what a Python step left (`patience`: hygiene.py), CUT_OFF when it cannot report.
 
     `instance` names the daemon's life; a worker's claims are its owner's by (instance, slot, incarnation).
     `tickets` is the write end of `tasks`: a fleet's worker puts tickets of its own claims there. Without a fleet it is
     closed, so that the channel ends with the supervisor.
     """
-    kernel.die_with_parent(supervisor_pid)
     kernel.become_subreaper()
     log.set_level(settings.log.level)
     writer = board.slot_writer(slot)
@@ -78,6 +76,8 @@ def run_worker(
             tickets.close()
         worker = Worker(slot, settings, writer, tasks, reports, interrupts, output, executor, patience)
     worker.run()
+    if worker.cut_off:
+        return CUT_OFF
     writer.state(SlotState.STOPPING)
     return SOILED if worker.soiled else 0
 

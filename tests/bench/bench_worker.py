@@ -58,13 +58,12 @@ def main(total: int) -> None:
         board = Scoreboard.create(f"{folder}/scoreboard")
         tasks, tasks_reader = packet_pair()
         reports, worker_reports = packet_pair()
-        supervisor = os.getpid()
         gc.freeze()
         pid = os.fork()
         if pid == 0:
             run_worker(
                 slot=0, incarnation=1, generation=1, instance="bench", settings=settings, board=board,
-                tasks=tasks_reader, reports=worker_reports, supervisor_pid=supervisor,
+                tasks=tasks_reader, reports=worker_reports,
             )  # fmt: skip
             os._exit(0)
         feed(tasks, reports, 1000)

@@ -28,6 +28,9 @@ def more(n):
 def double(n):
     return 2 * n
 
+def close(first, last):
+    os.closerange(first, last)
+
 def start_a_child(path):
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     with open(path + ".new", "w") as file:
@@ -77,3 +80,21 @@ def test_its_children_are_found_when_everything_else_was_killed(
     node.start()
     assert not alive(child)
     run.cancel()
+
+
+@pytest.mark.parametrize("last", [20, 100, 5000])
+def test_a_step_that_closes_its_workers_descriptors_fails_and_the_next_one_runs(node: Daemon, last: int) -> None:
+    run = node.client.enqueue("inside:close", 3, last)
+    assert run.wait(20) == "failed"
+    task = node.client.reader().run(run.id).tasks[0]
+    assert task.cause == "exception" and "descriptors" in str(task.message)
+    assert node.client.enqueue("inside:double", 4).wait(20) == "completed"
+    assert "unexpected error" not in node.log and "internal error" not in node.log
+
+
+def test_each_descriptor_of_a_worker_may_be_closed(node: Daemon) -> None:
+    """Whatever it is for: its run ends, and so does the next one."""
+    for number in range(3, 20):
+        assert node.client.enqueue("inside:close", number, number + 1).wait(20) in ("completed", "failed")
+        assert node.client.enqueue("inside:double", 4).wait(20) == "completed"
+    assert "unexpected error" not in node.log and "internal error" not in node.log

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kubemin import channel
+from kubemin import channel, kernel
 from kubemin.channel import packet_pair
 from kubemin.config.settings import Log, Python, Settings
 from kubemin.model.records import Claim, Outcome
@@ -57,6 +57,7 @@ class WorkerProcess:
             for number in (1, 2):
                 os.dup2(fd, number)
             os.close(fd)
+            kernel.die_with_parent(parent)
             for inherited in log.descriptors():  # of a test before this one: its log would go there
                 os.close(inherited)
             log.configure(level="debug", format="json", role="worker 3")
@@ -71,7 +72,6 @@ class WorkerProcess:
                 board=self.board,
                 tasks=self.tasks_reader,
                 reports=self._worker_reports,
-                supervisor_pid=parent,
                 patience=self.patience,
             )
         except BaseException as error:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kubemin import scoreboard
 from kubemin.clock import boottime
 from kubemin.errors import StoreUnavailable, Unreachable
 from kubemin.scoreboard import EMPTY, Scoreboard, SlotRecord, SlotState
@@ -160,6 +161,23 @@ def test_what_is_no_scoreboard(tmp_path: Path) -> None:
             Scoreboard.open(str(tmp_path / "junk"))
     with pytest.raises(StoreUnavailable, match="cannot make the scoreboard"):
         Scoreboard.create(str(tmp_path / "no" / "folder"))
+
+
+@pytest.mark.parametrize(("version", "said"), [(0, "an older version"), (2, "a newer version")])
+def test_a_daemon_of_another_version(board: Scoreboard, version: int, said: str) -> None:
+    with open(board.path, "r+b") as file:
+        file.seek(4)
+        file.write(bytes([version]))
+    with pytest.raises(Unreachable, match=said):
+        Scoreboard.open(board.path)
+
+
+def test_another_layout_has_another_version() -> None:
+    """Whoever changes it writes the next number into the magic, and here."""
+    assert scoreboard._MAGIC[4] == 1
+    assert (scoreboard._BODY.format, scoreboard._SLOT_SIZE) == ("<QdQQdddIIIiB?20s240s", 512)
+    assert (scoreboard._HEADER_AT, scoreboard._COORDINATOR_AT, scoreboard._SLOTS_AT) == (64, 16384, 32768)
+    assert [state.value for state in SlotState] == ["dead", "starting", "idle", "running", "reporting", "stopping"]
 
 
 def test_slot_out_of_range(board: Scoreboard) -> None:
