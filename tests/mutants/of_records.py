@@ -52,7 +52,7 @@ ALL = (
     Mutant(
         "a newer record in an older list is dropped",
         f"{LUA}/claiming.lua",
-        "if M.leave(id, idx, pending, found and found[2]) then return held end",
+        "if M.leave(id, idx, pending, found and found[2]) then return nil end",
         "",
         (f"{VERSIONS}test_a_newer_record_in_an_older_list_goes_to_its_own[redis]",),
     ),

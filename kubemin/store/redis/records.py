@@ -4,6 +4,7 @@ A node reads all versions up to VERSION and writes that one. What leads to newer
 stands under keys of its own (`keys.mark`), so that an older node does not meet them in its work; where it does, by an
 id that a user gives or in a list of all runs, it says so and leaves them as they are. Whatever the version, a run's
 record says it as `v` of a packed map, or as the second word of "qINSTANT VERSION QUEUE".
+What lua/steps.lua does without the engine it does for version 1: a higher VERSION has to be made known there.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ local function take_single(entry, pending, id, seq, found)
     call('DEL', lock)
     return
   end
-  held = held .. entry .. ' 1 ' .. now .. ' ' .. number .. ' - -;'
+  taken[#taken + 1] = entry .. ' 1 ' .. now .. ' ' .. number .. ' - -;'
   reply[#reply + 1] = { entry, found[1], found[2], found[3] }
 end
 
@@ -29,8 +29,8 @@ local function take(entry, pending)
     reply[#reply + 1] = claim
     if done then return end
   end
-  local last_one, back
-  held, last_one, back = E().take(entry, pending, found, held, reply)
+  local claim, last_one, back = E().take(entry, pending, found, reply)
+  taken[#taken + 1] = claim
   if last_one then limit = #reply - 3 end
   return back
 end
@@ -56,6 +56,8 @@ for at = 2, #KEYS, 2 do
 end
 if M then M.close(reply, events) elseif #events > 0 then reply[3] = { 0, {}, events } end
 verdicts = table.concat(told)
+held = held .. table.concat(taken)
+if #ends > 0 then ended = ended .. table.concat(ends, ' ' .. now .. ',') .. ' ' .. now .. ',' end
 if #ended > 1216 then
   local entries = {}
   for entry in string.gmatch(ended, '([^,]+),') do entries[#entries + 1] = entry end

@@ -40,17 +40,17 @@ local function take_step(id, idx, seq)
   return { kind = 0, token = token, always = band(task.f or 0, ALWAYS) ~= 0 }, shown_step(run, task, '')
 end
 
--- The text of what is held now, whether it was the last to be taken, whether the entry goes back to the head.
-function M.take(entry, pending, found, held, reply)
+-- The claim as text, whether it was the last to be taken, whether the entry goes back to the head.
+function M.take(entry, pending, found, reply)
   local id, number, text = string.match(entry, '^(%w+)%.(%d+)@(%d+)$')
   local idx, seq, name = tonumber(number), tonumber(text), id .. '.' .. number
-  if M.leave(id, idx, pending, found and found[2]) then return held end
+  if M.leave(id, idx, pending, found and found[2]) then return nil end
   local alone = M.guarded(id, M.goes_alone, id, idx, found)
-  if alone and #reply > 3 then return held, true, true end
+  if alone and #reply > 3 then return nil, true, true end
   local lock = 'lock:{workflow:queue}:' .. name
   if not call('SET', lock, ARGV[6] .. text, 'NX', 'PX', ARGV[7]) then
     if call('ZSCORE', pending, name) then M.guarded(id, M.postpone, id, idx, pending) end
-    return held
+    return nil
   end
   local claim, told
   if call('ZREM', pending, name) == 1 then
@@ -62,7 +62,7 @@ function M.take(entry, pending, found, held, reply)
   end
   if not claim then
     call('DEL', lock)
-    return held
+    return nil
   end
   if claim.token ~= seq then
     call('SET', lock, ARGV[6] .. string.format('%.0f', claim.token), 'XX', 'PX', ARGV[7])
@@ -70,5 +70,5 @@ function M.take(entry, pending, found, held, reply)
   claim.name, claim.started, claim.request = name, NOW, ARGV[3]
   told[1] = string.format('%s@%.0f', name, claim.token)
   reply[#reply + 1] = told
-  return held .. slots.claim_text(claim), alone
+  return slots.claim_text(claim), alone
 end

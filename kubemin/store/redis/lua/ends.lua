@@ -1,4 +1,5 @@
--- ends: how plain tasks ended, then what was told in full; goes on from finish_and_claim.lua.
+-- ends: how plain tasks ended, then what was told in full; goes on from finish_and_claim.lua. Texts that grow (`held`,
+-- `ended`) are cut and joined once: each change would copy them.
 local function end_single(task, at)
   local id = sub(task, 1, -3) -- a single task's name ends in ".0"
   local run = P .. 'run:' .. id
@@ -7,7 +8,7 @@ local function end_single(task, at)
   else
     call('HSET', run, 's', ARGV[at + 1])
   end
-  ended = ended .. id .. ' ' .. now .. ','
+  ends[#ends + 1] = id
   return 'C'
 end
 
@@ -31,15 +32,24 @@ local function S()
   return steps
 end
 
+local begin = 1 -- of what is still held: a batch mostly ends as it was claimed
+local function let_go(from, upto)
+  if from == begin then
+    begin = upto
+  else
+    held, begin = sub(held, begin, from - 1) .. sub(held, upto), 1
+  end
+end
+
 for at = 13, #ARGV, 4 do
   local name = ARGV[at]
-  local from, to = find(held, name .. ' ', 1, true)
+  local from, to = find(held, name .. ' ', begin, true)
   local verdict
   if not from then
     if steps then steps.write() end
     verdict = E().late(name)
   else
-    local _, upto, kind, stop = find(held, '^(%d) %d+ %d+ (%S+) %S;', to + 1)
+    local kind, stop, upto = match(held, '^(%d) %d+ %d+ (%S+) %S;()', to + 1)
     local task = sub(name, 1, find(name, '@', 1, true) - 1)
     if stop == '-' and kind == '1' then
       verdict = end_single(task, at)
@@ -47,7 +57,7 @@ for at = 13, #ARGV, 4 do
       verdict = S().finish(task, name, at)
     end
     if verdict then
-      held = sub(held, 1, from - 1) .. sub(held, upto + 1)
+      let_go(from, upto)
       unlocked[#unlocked + 1] = 'lock:{workflow:queue}:' .. task
     else
       verdict = put_off(name, at)
@@ -56,5 +66,6 @@ for at = 13, #ARGV, 4 do
   told[#told + 1] = verdict
 end
 if steps then steps.write() end
+held = sub(held, begin)
 if in_full then held = E().settle_all(held, told, unlocked) end
 if #unlocked > 0 then call('DEL', unpack(unlocked)) end

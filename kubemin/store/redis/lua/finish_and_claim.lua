@@ -25,7 +25,7 @@ if raw and raw ~= 'retired' then -- plain searches: a pattern goes through it le
   local third = find(raw, '|', second + 1, true)
   last, ended, held = sub(raw, 1, first - 1), sub(raw, second + 1, third - 1), sub(raw, third + 1)
 end
-local told, unlocked, events = {}, {}, {}
+local told, unlocked, events, ends, taken = {}, {}, {}, {}, {}
 local M
 local function E()
   if not M then

@@ -13,7 +13,7 @@ local function write_run(run)
     if record.dl then call('ZREM', P .. 'deadlines', run.id) end
     record.s, record.E, record.dl, record.l = COMPLETED, tonumber(now), nil, 0
     save(run.id, record, 'finished')
-    ended = ended .. run.id .. ' ' .. now .. ','
+    ends[#ends + 1] = run.id
   end
 end
 
@@ -67,7 +67,7 @@ function S.claim(pending, id, idx, seq)
     call('HSET', key, idx, record)
   end
   name = name .. '@' .. token
-  held = held .. name .. ' 3 ' .. now .. ' ' .. number .. ' - -;'
+  taken[#taken + 1] = name .. ' 3 ' .. now .. ' ' .. number .. ' - -;'
   return true, { name, found[1], queued }
 end
 return S
