@@ -95,9 +95,17 @@ class Connection:
             raise TimeoutError("no reply in time")
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """All replies, one round trip."""
+        """All replies, one round trip. Raises the ReplyError of a server that says why and hangs up."""
         self.send(pack(commands))
-        return [self.read() for _ in commands]
+        replies: list[Any] = []
+        try:
+            while len(replies) < len(commands):
+                replies.append(self.read())
+        except OSError:
+            if replies and isinstance(replies[0], ReplyError):
+                raise replies[0] from None
+            raise
+        return replies
 
 
 def pack(commands: Sequence[Command]) -> bytes:
