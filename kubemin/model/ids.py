@@ -15,6 +15,8 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]  # two characters (10 bits) at a time
 RUN_ID_PATTERN = r"^[0-9a-hjkmnp-tv-z]{20}$"
 _COUNTER_BITS = 24
+_TIME_CHARACTERS = 9  # five bits each
+_BASE_32 = dict(zip(_ALPHABET, "0123456789abcdefghijklmnopqrstuv", strict=True))  # what int() reads
 _LOW = (1 << 50) - 1
 
 
@@ -38,6 +40,11 @@ def run_ids(count: int) -> Iterator[str]:
 
 def run_id() -> str:
     return next(run_ids(1))
+
+
+def made_at(run: str) -> clock.Micros:
+    """When its client made it, to the millisecond."""
+    return (int("".join(map(_BASE_32.__getitem__, run[:_TIME_CHARACTERS])), 32)) * 1000
 
 
 def split_task(task: str) -> tuple[str, int]:

@@ -25,9 +25,10 @@ from graphs import node, workflow
 
 from kubemin.errors import Invalid, NotFound
 from kubemin.model.graph import Concurrency
-from kubemin.model.ids import run_id, run_ids
+from kubemin.model.ids import made_at, run_id, run_ids
 from kubemin.model.records import Accepted, Owner, Rejection, Submission
 from kubemin.model.states import RunState
+from kubemin.store.base import RunFilter
 
 PAIR = workflow("pair", node("first"), node("second", 0))
 
@@ -233,6 +234,30 @@ def test_a_batch_may_hold_runs_of_workflows(engine: Engine) -> None:
     engine.store.seal("b")
     assert sorted(complete_all(engine.store)) == ["a", "a", "first", "reports.load:run", "second"]
     assert set(engine.store.states([each.id for each in batch]).values()) == {RunState.COMPLETED}
+
+
+def test_staged_runs_are_listed_among_the_others(engine: Engine) -> None:
+    """The latest first, each once, whether its part is unpacked or not."""
+    before = single()
+    engine.store.submit([before])
+    ids, bodies = parts(5, 3)
+    for body in bodies:
+        engine.store.stage("b", body)
+    reader = engine.reader()
+    assert [view.id for view in reader.runs(RunFilter())] == [before.id], "not sealed: not accepted"
+    engine.store.seal("b")
+    newest = [*reversed(ids), before.id]
+    assert [view.id for view in reader.runs(RunFilter())] == newest
+    assert [view.id for view in reader.runs(RunFilter(limit=3))] == newest[:3]
+    assert [view.id for view in reader.runs(RunFilter(status=RunState.WAITING, workflow="reports.load:run"))] == newest
+    assert not reader.runs(RunFilter(status=RunState.COMPLETED)) and not reader.runs(RunFilter(key="k"))
+    moment = made_at(ids[0])
+    assert not {view.id for view in reader.runs(RunFilter(until=moment - 1_000_000))}.intersection(ids)
+    assert {view.id for view in reader.runs(RunFilter(since=moment - 1_000_000))}.issuperset(ids)
+    engine.store.advance(1)  # one part at least
+    assert [view.id for view in reader.runs(RunFilter())] == newest
+    drain(engine.store)
+    assert [view.id for view in reader.runs(RunFilter())] == newest
 
 
 def test_a_staged_run_can_be_cancelled(engine: Engine) -> None:

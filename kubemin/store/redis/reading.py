@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -137,14 +139,14 @@ class Reads:
     # --- many runs ---------------------------------------------------------------------------------------------------
 
     def runs(self, where: RunFilter) -> list[RunView]:
-        found: list[RunView] = []
-        for ids in self._pages():
-            for view in self._views(ids):
-                if _matches(view, where):
-                    found.append(view)
-                    if len(found) >= where.limit:
-                        return found
-        return found
+        waiting = staged.runs(self.intake.sealed_parts(), where)
+        unpacked = (view for ids in self._pages() for view in self._views(ids) if _matches(view, where))
+        found: dict[str, RunView] = {}  # a part that is being unpacked is still there
+        for view in heapq.merge(unpacked, waiting, key=attrgetter("id"), reverse=True):
+            found.setdefault(view.id, view)
+            if len(found) >= where.limit:
+                break
+        return list(found.values())
 
     def _pages(self) -> Iterator[list[str]]:
         """All run ids, newest first."""

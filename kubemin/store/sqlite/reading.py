@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -117,8 +118,9 @@ class Reads:
 
     def runs(self, where: RunFilter) -> list[RunView]:
         found: list[RunView] = []
-        merged = heapq.merge(self._graph_runs(where), self._solo_runs(where), key=lambda view: view.id, reverse=True)
-        for view in merged:
+        waiting = staged.runs(self._sealed_parts(), where)
+        sources = self._graph_runs(where), self._solo_runs(where), waiting
+        for view in heapq.merge(*sources, key=attrgetter("id"), reverse=True):
             if len(found) >= where.limit:
                 break
             if where.params and not has_params(view, where.params):
