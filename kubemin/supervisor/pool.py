@@ -143,8 +143,10 @@ class Pool:
 
     def _fill(self, now: float) -> None:
         canary = self._canary
-        numbers = [*range(self.want), *([canary.slot] if canary and not canary.failure else [])]
-        slots = [self._slots.setdefault(number, Slot(number)) for number in numbers]
+        numbers = set(range(self.want))
+        if canary is not None and not canary.failure:
+            numbers.add(canary.slot)  # of the pool by now, perhaps, if that has grown
+        slots = [self._slots.setdefault(number, Slot(number)) for number in sorted(numbers)]
         missing = [slot for slot in slots if slot.life is None and slot.not_before <= now]
         for at in range(0, len(missing), FORKS_IN_A_ROW):
             self._fork(missing[at : at + FORKS_IN_A_ROW], now)

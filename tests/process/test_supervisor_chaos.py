@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +19,10 @@ from support.waiting import wait_until
 SECONDS = 6.0
 
 
-def descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+def descriptors(pid: int) -> list[str]:
+    """What is open, without the numbers that the kernel gives."""
+    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    return sorted(re.sub(r":\[\d+\]$", "", link) for link in links)
 
 
 def title(pid: int) -> str:
@@ -78,7 +82,11 @@ def test_random_faults(supervised: Supervised) -> None:
         print(supervised.workers(), [(pid, title(pid)) for pid in descendants(supervised.pid)])
         print(supervised.log[-6000:])
         raise
-    wait_until(lambda: descriptors(supervised.pid) == before, 20, what=f"descriptors to be {before}, seed {seed}")
+    try:
+        wait_until(lambda: descriptors(supervised.pid) == before, 20, what=f"the descriptors of before, seed {seed}")
+    except AssertionError:
+        print(f"before {Counter(before)}\nnow    {Counter(descriptors(supervised.pid))}\n{supervised.log[-6000:]}")
+        raise
     print(f"{done} faults: {len(supervised.told('died'))} deaths, {len(supervised.told('coordinator'))} coordinators")
     pids = {m["pid"] for m in supervised.told("worker")}
     lost = pids - {m["pid"] for m in supervised.told("died")} - set(supervised.workers().values())

@@ -143,6 +143,20 @@ def test_reload_cuts_no_step_short(supervised: Supervised) -> None:
     wait_until(lambda: supervised.slot(1).generation == 2)
 
 
+def test_a_canary_in_a_slot_of_a_pool_that_grew_is_forked_once(supervised: Supervised) -> None:
+    """While a busy worker keeps the reload from its end, the slot of the canary becomes one of the pool's."""
+    supervised.task(1, 5, until="done")
+    assert supervised.outcome(supervised.request(signal.SIGHUP))[0]
+    assert supervised.outcome(supervised.request(signal.SIGTTIN, workers=4))[0]
+    canary = wait_until(lambda: supervised.workers().get(3), what="the canary")
+    os.kill(canary, signal.SIGKILL)
+    wait_until(lambda: supervised.workers().get(3, canary) != canary, what="its successor")
+    supervised.let("done")
+    wait_until(lambda: "all workers were replaced" in supervised.log)
+    wait_until(lambda: len(descendants(supervised.pid)) == 4 + 1, what="four workers and a coordinator")
+    assert len(supervised.told("worker", slot=3)) == 2
+
+
 def test_reload_takes_over_settings(supervised: Supervised) -> None:
     supervised.check(settings={"max_workers": 5})
     assert supervised.outcome(supervised.request(signal.SIGHUP))[0]
