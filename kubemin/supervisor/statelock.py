@@ -7,6 +7,7 @@ step never holds it). So whoever gets the lock has proof that the whole predeces
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -39,7 +40,7 @@ class StateLock:
             raise StoreUnavailable(f"cannot open {path}: {exc.strerror}", fatal=True) from exc
         try:
             _wait_for(fd, state_dir, give_up)
-            _name_holder(fd)
+            _name_holder(fd, path)
         except BaseException:
             os.close(fd)
             raise
@@ -47,7 +48,8 @@ class StateLock:
 
     def release(self) -> None:
         """Let go at a clean stop, when no child is left."""
-        os.ftruncate(self.fd, 0)
+        with contextlib.suppress(OSError):  # a file system that became read-only: its name is that of a dead one then
+            os.ftruncate(self.fd, 0)
         os.close(self.fd)
 
 
@@ -121,8 +123,12 @@ def _end_heirs(fd: int, pid: int) -> None:
         log.warning("processes of a dead daemon that held its lock were killed", processes=killed)
 
 
-def _name_holder(fd: int) -> None:
+def _name_holder(fd: int, path: str) -> None:
     me = processes.look(os.getpid())
     assert me is not None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{me.pid} {me.start}\n".encode(), 0)
+    name = f"{me.pid} {me.start}\n".encode()
+    try:
+        os.pwrite(fd, name, 0)  # over what is there, which needs no room on a full disk
+        os.ftruncate(fd, len(name))
+    except OSError as exc:
+        raise StoreUnavailable(f"cannot write {path}: {exc.strerror}", fatal=True) from exc

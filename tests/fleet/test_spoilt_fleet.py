@@ -210,6 +210,16 @@ def test_claims_that_were_deleted_are_found_among_many_runs(store: NodeStore) ->
     assert all(again[claim.task] > claim.token for claim in lost)
 
 
+def test_claims_that_were_deleted_before_their_worker_died(store: NodeStore) -> None:
+    run = start(store, PAIR)
+    take(store, 1)
+    store.client.execute("DEL", keys.slot(slot_name(ALICE)))
+    assert store.lose(ALICE, None) == [] and store.take_back_orphans() == (1, False)
+    store.client.execute("DEL", f"{keys.LOCK}{run}.0")  # as if it had lapsed
+    go_on(store)
+    assert ended(store, run) == ("completed", None)
+
+
 def test_due_times_and_deadlines_of_it_are_let_go(store: NodeStore) -> None:
     timed = workflow("timed", node("a", retry=Retry(1, delay=0.0)), timeout=0.01)
     delayed = start(store, timed, start_at=store.now() + 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 
 from kubemin.channel import packet_pair
 from kubemin.config import ReloadResult, Settings, diff
+from kubemin.errors import StoreUnavailable
 from kubemin.supervisor.link import Link
 from kubemin.supervisor.notify import Notifier
 from kubemin.supervisor.reload import _told
 from kubemin.supervisor.rolling import BUSY_SECONDS, View, next_to_replace
 from kubemin.supervisor.signals import HANDLED, SignalBox
 from kubemin.supervisor.slots import FIRST_PATIENCE, FREE_DEATHS, LONGEST_PATIENCE, LONGEST_PAUSE, Slot
+from kubemin.supervisor.statelock import StateLock
 
 NOW = 1000.0
 
@@ -183,3 +186,14 @@ def test_the_next_life_has_more_patience_while_steps_go_on_leaving_things() -> N
     assert found[-1] == LONGEST_PATIENCE
     slot.was_soiled(NOW + 10 * LONGEST_PATIENCE)
     assert slot.patience == FIRST_PATIENCE
+
+
+def test_a_full_disk_is_told_where_the_lock_is_taken(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(StoreUnavailable, match=f"cannot write {tmp_path}/lock: "):
+            StateLock.take(str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    StateLock.take(str(tmp_path)).release()

@@ -1,9 +1,9 @@
 """Tasks whose claim is lost: somebody deleted the record of the slot that held it, the only place where it stands.
 
-Whatever meets such a hole sets a mark: lapsed.lua, a slot without a record; finish_and_claim.lua, results of a worker
-without one. Then the leader goes through all runs once, a page a turn. What is read here is not one snapshot: the
-script that takes a task back holds it against all slots again. A leader that dies on the way leaves the mark, and the
-next one begins anew.
+Whatever meets such a hole sets a mark: lapsed.lua and lose.lua, a slot without a record; finish_and_claim.lua, results
+of a worker without one. Then the leader goes through all runs once, a page a turn. What is read here is not one
+snapshot: the script that takes a task back holds it against all slots again. A leader that dies on the way leaves the
+mark, and the next one begins anew.
 """
 
 from __future__ import annotations

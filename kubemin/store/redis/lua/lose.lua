@@ -7,6 +7,9 @@
 local raw = call('GET', KEYS[1])
 local slot = slots.parse(raw)
 local requeued, kept, unlocked = {}, {}, {}
+if not raw and call('SISMEMBER', P .. 'slots', REQ.slot) == 1 then -- deleted, and what it held with it (orphans.py)
+  call('SET', P .. 'orphans', string.format('%.0f', NOW))
+end
 
 local function lock_of(claim) return 'lock:{workflow:queue}:' .. claim.name end
 
