@@ -15,6 +15,7 @@ from kubemin.store.redis.client import Client
 
 CLIENTS = 1000
 AWAY = 4.0  # seconds
+TRIES = 6  # of each client at least, by when their pauses have grown to their full length
 CROWD = 250  # clients that want to connect within 0.1 s, of 1,000: a storm is all of them
 
 
@@ -46,12 +47,14 @@ def test_a_thousand_clients_reconnect(clients: tuple[Server, list[Client]]) -> N
     server, everyone = clients
     assert tried(everyone) == (CLIENTS, [])
     server.kill()
-    until, attempts = time.monotonic() + AWAY, 0
-    while time.monotonic() < until:
+    until, attempts, early = time.monotonic() + AWAY, 0, 0
+    while time.monotonic() < until or attempts < TRIES * CLIENTS:
         attempts += tried(everyone)[0]
         time.sleep(0.005)
-    print(f"{attempts / CLIENTS:.1f} attempts of each client in {AWAY:g} s")
-    assert attempts / CLIENTS < 12
+        if time.monotonic() < until:
+            early = attempts
+    print(f"{early / CLIENTS:.1f} attempts of each client in {AWAY:g} s")
+    assert early / CLIENTS < 12
     wishes = sorted(each.retry_in() for each in everyone)
     crowd = max(sum(at <= wish < at + 0.1 for wish in wishes) for at in wishes)
     print(f"of {CLIENTS} clients, {crowd} at most want to connect within 0.1 s, the last in {wishes[-1]:.2f} s")

@@ -313,7 +313,8 @@ def test_c_code_prints_into_its_own_task(worker: WorkerProcess) -> None:
     assert worker.run("speak_c", "second").stdout == "second\n"
 
 
-def test_a_child_that_prints_without_end_costs_no_memory(worker: WorkerProcess) -> None:
+def test_a_child_that_prints_without_end_costs_no_memory(start: Callable[..., WorkerProcess]) -> None:
+    worker = start(output=Output(lines_per_second=50))
     worker.call("flood", 300)
     outcome = worker.outcome(60)
     used = json.loads(bytes(outcome.output or b""))

@@ -209,9 +209,9 @@ def test_a_chain_of_ten_thousand_is_flat(mode: str) -> None:
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(200)
     try:
-        started = time.monotonic()
+        started = time.process_time()
         graph = compile_workflow(Document({"name": "chain", "mode": mode, "steps": steps})).graph
-        assert time.monotonic() - started < 10
+        assert time.process_time() - started < 5
     finally:
         sys.setrecursionlimit(limit)
     assert [node.step for node in graph.nodes] == [f"s{n}" for n in range(10_000)]
