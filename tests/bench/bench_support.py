@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -36,6 +39,19 @@ def total(values):
 """
 
 
+@functools.cache
+def installed() -> dict[str, str]:
+    """The environment of a daemon whose modules are compiled, as those of an installed package are: one that has to
+    compile them starts twice as slowly, and each of its processes holds half a megabyte more."""
+    folder = tempfile.mkdtemp(prefix="kubemin-bench-pycache-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = folder
+    package = [sys.executable, "-m", "compileall", "-q", str(ROOT / "kubemin")]
+    subprocess.run(package, env=environment, check=True)
+    return environment
+
+
 class Daemon:
     """A real daemon in a folder of its own."""
 
@@ -59,8 +75,9 @@ class Daemon:
         """Seconds from exec to ready."""
         began = time.monotonic()
         command = [sys.executable, str(ROOT / "bin" / "kubemind"), "--config", str(self.config)]
-        environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # as where it was installed
-        self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log, start_new_session=True, env=environ)
+        self.process = subprocess.Popen(
+            command, stderr=self.log, stdout=self.log, start_new_session=True, env=installed()
+        )
         while not self.ready():
             if self.process.poll() is not None:
                 raise SystemExit(f"the daemon ended: {(self.folder / 'log').read_text()[-2000:]}")

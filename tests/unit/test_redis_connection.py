@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kubemin.errors import StoreUnavailable
+from kubemin.errors import Invalid, StoreUnavailable
 from kubemin.store.redis import address as addresses
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.connection import Connection, ReplyError, pack
@@ -105,6 +106,24 @@ def test_what_a_server_refuses_has_its_code(said: str, code: str) -> None:
     failure = translate(ReplyError(said), "redis:6379")
     assert isinstance(failure, StoreUnavailable) and failure.code == code
     assert failure.fatal == (code in ("noauth", "noperm"))
+
+
+def test_a_server_that_repeats_the_password_does_not_bring_it_into_a_message() -> None:
+    said = b"-ERR unknown command `AUTH`, with args beginning with: `ann`, `open-sesame`, \r\n+OK\r\n$-1\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = Client(addresses.parse(f"redis://ann:open-sesame@127.0.0.1:{server.getsockname()[1]}"))
+        answering = threading.Thread(target=lambda: server.accept()[0].sendall(said))
+        answering.start()
+        with pytest.raises(StoreUnavailable, match="unknown command") as failed:
+            client.execute("PING")
+        answering.join()
+    assert "open-sesame" not in str(failed.value)
+
+
+def test_names_of_hosts_in_other_scripts() -> None:
+    assert addresses.parse("bücher.example:7").hosts == (("xn--bcher-kva.example", 7),)
+    with pytest.raises(Invalid, match="no host name"):
+        addresses.parse(f"ü{'a' * 80}:7")
 
 
 @pytest.mark.parametrize(

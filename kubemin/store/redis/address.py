@@ -67,7 +67,15 @@ def _host(text: str, port: int) -> tuple[str, int]:
         host, number = text, str(port)
     if not host or not number.isdigit():
         raise Invalid(f"redisAddr: host or port is not right; {USAGE}")
-    return host.strip("[]"), int(number)
+    return _ascii(host.strip("[]")), int(number)
+
+
+def _ascii(host: str) -> str:
+    """As name servers know it."""
+    try:
+        return host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError as error:
+        raise Invalid(f'redisAddr: "{host[:100]}" is no host name: {error}') from error
 
 
 def _db(text: str) -> int:

@@ -311,13 +311,17 @@ class Client:
             *told, fleet = made.ask([*greeting, ("GET", FLEET)])
             for reply in told:
                 if isinstance(reply, ReplyError):
-                    raise reply
+                    raise self._masked(reply)
             if self.address.state_dir and not isinstance(fleet, ReplyError):  # else what is asked next is told the same
                 identity.compare(self.address.state_dir, fleet, self._where)
         except BaseException:
             made.close()
             raise
         return made
+
+    def _masked(self, refusal: ReplyError) -> ReplyError:
+        """A server that does not know AUTH repeats what it was told."""
+        return ReplyError(str(refusal).replace(self.address.password or "\0", "***"))
 
     def _greeting(self) -> list[Command]:
         address, greeting = self.address, list[Command]()

@@ -52,7 +52,7 @@ class Connection:
     @classmethod
     def to_host(cls, host: str, port: int, timeout: float, *, tls: bool = False, ca: str | None = None) -> Connection:
         """`ca`: the file of certificates to trust, else the system's."""
-        name = host.encode() if host.isascii() else host  # text is put through a codec with half a megabyte of tables
+        name = host.encode()  # text is put through a codec with half a megabyte of tables
         made = socket.create_connection((name, port), CONNECT_TIMEOUT)  # type: ignore[arg-type]
         try:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
