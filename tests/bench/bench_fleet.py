@@ -325,13 +325,15 @@ def _wide(width: int) -> Graph:
 def backlog(setting: Setting) -> None:
     """The node's rate with 1,000,000 tasks waiting, in another queue of the same server, against 1,000."""
     rates: dict[int, list[float]] = {1000: [], 1_000_000: []}
+    held = []
     for _ in range(min(setting.reps, 3)):
         for size, found in rates.items():
-            with a_node(setting) as (it, _):
-                client = it.client()
+            with a_node(setting) as (it, server):
+                client, empty = it.client(), used(server)
                 for at in range(0, size, 50_000):
                     some = [((n + 1,), {}) for n in range(min(50_000, size - at))]
                     client.enqueue_many("benchfunctions:noop", some)
+                held.append((used(server) - empty) / 1e6)
                 before, began = _done(it), time.monotonic()
                 while _done(it) - before < min(setting.tasks, size) and time.monotonic() - began < 60:
                     time.sleep(0.002)
@@ -339,6 +341,32 @@ def backlog(setting: Setting) -> None:
     line("rate, backlog of 1,000", rates[1000], "/s", "-")
     ratio = statistics.median(rates[1_000_000]) / statistics.median(rates[1000])
     line("rate, backlog of 1,000,000", rates[1_000_000], "/s", "-", f"{ratio:.2f} of it, target 0.9")
+    line("Redis' memory for a backlog of 1,000,000", held[1::2], "MB", "-")
+
+
+def kept(setting: Setting) -> None:
+    """What a finished run takes of Redis' memory."""
+    singles, runs = [], []
+    for _ in range(min(setting.reps, 3)):
+        with a_node(setting) as (it, server):
+            path = it.folder / "one.yaml"
+            path.write_text(f"name: one\nsteps:\n  - {{name: a, {CALL}}}\n")
+            client = it.client()
+            client.submit(str(path)).wait(timeout=30)
+            items = [((n + 1,), {}) for n in range(10_000)]
+            before = used(server)
+            counted(it, [run.id for run in client.enqueue_many("benchfunctions:noop", items)])
+            between = used(server)
+            counted(it, [client.submit(str(path)).id for _ in range(5000)])
+            singles.append((between - before) / len(items))
+            runs.append((used(server) - between) / 5000)
+    line("memory of a finished task", singles, "bytes", "1,024")
+    line("memory of a finished run of one step", runs, "bytes", "1,024")
+
+
+def used(server: Server) -> int:
+    """Bytes of memory that the server's data takes."""
+    return int(server.command("INFO", "memory").partition(b"used_memory:")[2].partition(b"\r")[0])
 
 
 def _done(it: Daemon) -> int:
@@ -348,7 +376,7 @@ def _done(it: Daemon) -> int:
 
 CASES: dict[str, Callable[[Setting], None]] = {
     f.__name__: f
-    for f in (throughput, chains, fans, single, latency, memory, startup, again, commands, longest, backlog)
+    for f in (throughput, chains, fans, single, latency, memory, startup, again, commands, longest, backlog, kept)
 }
 
 
