@@ -122,21 +122,29 @@ def test_as_many_as_take_a_few_milliseconds(worker: Worker) -> None:
 def test_a_batch_is_as_long_as_its_tasks_take_with_what_stands_around_them(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A busy machine: functions that take nothing, and half a millisecond from one end to the next."""
+    """Functions that take nothing, with half a millisecond from one end to the next, as on a busy machine."""
     now = clock.monotonic()
     monkeypatch.setattr(clock, "monotonic", lambda: now)
+
+    def run(count: int, pace: float) -> int:
+        nonlocal now
+        worker.batch.begin([claim(n) for n in range(1, count + 1)])
+        for n in range(1, count + 1):
+            now += pace
+            worker.batch.own(n)
+            worker.batch.ended(claim(n), outcome(n))
+        limit = worker.batch.limit
+        worker.batch.told()
+        assert worker.batch.limit == limit, "also after a pause"
+        return limit
+
     worker.learn("m:f")
     assert worker.batch.limit == MOST_TASKS
-    worker.batch.begin([claim(n) for n in range(1, 31)])
-    for n in range(1, 31):
-        now += 0.0005
-        worker.batch.own(n)
-        worker.batch.ended(claim(n), outcome(n))
-    worker.batch.told()
-    assert 15 <= worker.batch.limit <= 17
-    now += 5.0  # idle
+    assert run(20, 0.0005) == 16
     worker.learn("m:f")
-    assert worker.batch.limit > 17
+    assert worker.batch.limit == 16, "one task alone has no pace"
+    assert run(16, 0.01) == 2, "two, so that it is seen when the machine is free again"
+    assert run(2, 0.0001) == MOST_TASKS
 
 
 # --- results ---

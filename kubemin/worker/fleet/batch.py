@@ -29,18 +29,23 @@ WATCHED_SECONDS: Final = 0.5  # between two words to the coordinator that batche
 
 
 class Batch:
-    """`limit` is how many tasks to ask for next."""
-
     def __init__(self, tickets: PacketConnection, reports: PacketConnection, outbox: Outbox) -> None:
-        self.limit = 1
         self.results: list[Outcome] = []
+        self._kinds_limit = 1  # of what was run last, by what it takes
+        self._pace_limit = MOST_TASKS  # by how the last batch went on
         self._estimates = Estimates()
         self._tickets, self._reports, self._outbox = tickets, reports, outbox
         self._waiting: dict[int, Claim] = {}  # by token: claimed, its ticket in the channel or taken back
         self._began = 0.0  # 0: no batch is under way
-        self._last_end = 0.0  # of a task, or the batch's beginning
+        self._last_end = 0.0  # of a task
+        self._ended = 0  # tasks of the batch
         self._full = False  # a result has no place in the outbox
         self._told = float("-inf")
+
+    @property
+    def limit(self) -> int:
+        """How many tasks to ask for next."""
+        return min(self._kinds_limit, self._pace_limit)
 
     @property
     def waiting(self) -> bool:
@@ -71,7 +76,8 @@ class Batch:
 
     def begin(self, claims: list[Claim]) -> list[Claim]:
         """Put their tickets into the channel; those that had no room come back."""
-        now = self._began = self._last_end = clock.monotonic()
+        now = self._began = clock.monotonic()
+        self._ended = 0
         if now - self._told > WATCHED_SECONDS and self._reports.try_send(BATCH, b"{}"):
             self._told = now
         for count, claim in enumerate(claims):
@@ -95,28 +101,29 @@ class Batch:
         """The channel is empty: what was not received is the coordinator's."""
         gone = list(self._waiting.values())
         self._waiting.clear()
-        self.limit = 1
+        self._kinds_limit = 1
         return gone
 
     # --- results ------------------------------------------------------------------------------------------------------
 
     def ended(self, claim: Claim, outcome: Outcome) -> None:
         label = label_of(claim)
-        self._estimates.record(label, self._taken(outcome))
+        self._estimates.record(label, (outcome.finished - outcome.started) / SECOND)
         limit = min(self._estimates.window(label), MOST_TASKS if claim.quiet else MOST_STEPS)
-        self.limit = min(self.limit, limit) if self.results else limit
+        self._kinds_limit = min(self._kinds_limit, limit) if self.results else limit
+        self._note_pace()
         self.results.append(outcome)
         if self._waiting and not self._outbox.add(outcome):
             self._full = True
 
-    def _taken(self, outcome: Outcome) -> float:
-        """Seconds of the batch that the task took: with all that stands around it, which is most of it where tasks are
-        short, and more on a busy machine. So a batch fits its time there too, and little has to go back."""
-        now, seconds = clock.monotonic(), (outcome.finished - outcome.started) / SECOND
-        if self._began:
-            seconds = max(seconds, now - self._last_end)
-        self._last_end = now
-        return seconds
+    def _note_pace(self) -> None:
+        """What a task takes with all that stands around it: most of it where tasks are short, and more on a busy
+        machine. There too a batch is to fit its time, so that little has to go back."""
+        self._last_end = clock.monotonic()
+        self._ended += 1
+        if self._began and self._ended > 1:  # one task alone has no pace: so two are always tried
+            each = max((self._last_end - self._began) / self._ended, 1e-6)
+            self._pace_limit = max(int(WINDOW_SECONDS / each), 2)
 
     def told(self) -> None:
         """The store has the results, or the disk."""
