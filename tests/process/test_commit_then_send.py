@@ -38,7 +38,7 @@ def test_what_a_client_was_told_is_there_after_a_kill_before_the_commit(start: S
     assert set(daemon.client.states(told)) == set(told)
 
 
-@pytest.mark.parametrize("passed", [12, 13, 14], ids=["submission", "wait", "report"])
+@pytest.mark.parametrize("passed", [12, 13, 14, 15, 16])
 def test_a_kill_before_the_commit_runs_nothing_twice_and_loses_no_report(
     start: Start, tmp_path: Path, passed: int
 ) -> None:
