@@ -137,6 +137,13 @@ def test_specs_that_are_refused(ask: Ask, spec: dict[str, Any]) -> None:
     assert ask("PUT", LEASE, lease(version=version, **spec))[0] == 422
 
 
+def test_without_a_version_the_spec_is_not_looked_at(ask: Ask) -> None:
+    created(ask)
+    status, told = ask("PUT", LEASE, lease(leaseDurationSeconds=0))
+    assert status == 422 and "must be specified for an update" in told["message"]
+    assert "leaseDurationSeconds" not in told["message"]
+
+
 def test_an_empty_holder_is_allowed(ask: Ask) -> None:
     version = created(ask)["metadata"]["resourceVersion"]
     assert ask("PUT", LEASE, lease("", version=version, leaseDurationSeconds=1))[0] == 200

@@ -197,13 +197,16 @@ _NO_VERSION = "metadata.resourceVersion: Invalid value: 0: must be specified for
 
 def _validate(name: str, spec: Any, version: str | None = "1") -> None:
     _check_times(spec)
-    spec = spec or {}
-    wrong = [] if version else [_NO_VERSION]
+    problem = _problem(spec or {}) if version else _NO_VERSION  # without a version the rest is not looked at
+    if problem:
+        raise Refusal(422, "Invalid", f'leases.{GROUP} "{name}" is invalid: {problem}', name=name)
+
+
+def _problem(spec: Any) -> str:
     duration, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
+    wrong = []
     if duration is not None and duration <= 0:
         wrong.append(f"spec.leaseDurationSeconds: Invalid value: {duration}: must be greater than 0")
     if transitions is not None and transitions < 0:
         wrong.append(f"spec.leaseTransitions: Invalid value: {transitions}: must be greater than or equal to 0")
-    if wrong:
-        text = wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]"
-        raise Refusal(422, "Invalid", f'leases.{GROUP} "{name}" is invalid: {text}', name=name)
+    return f"[{', '.join(wrong)}]" if len(wrong) > 1 else "".join(wrong)
