@@ -12,6 +12,7 @@ HANGS = "tests/process/test_hangs.py::"
 CONTROL = "tests/process/test_supervisor_control.py::"
 WORKER = "tests/integration/test_worker_process.py::"
 PYTHON = "tests/integration/test_python_step.py::"
+LEFTOVERS = "tests/integration/test_python_leftovers.py::"
 BROKER = "tests/unit/test_worker_link.py::"
 CHANNEL = "tests/unit/test_channel.py::"
 GATEWAY = "tests/unit/test_client_gateway.py::"
@@ -134,14 +135,14 @@ WORKERS = (
         "kubemin/worker/execute.py",
         "        if self._containment.kill_leftovers():",
         "        if False:",
-        (f"{PYTHON}test_a_worker_that_was_left_unclean_is_replaced",),
+        (f"{LEFTOVERS}test_a_worker_that_was_left_unclean_is_replaced",),
     ),
     Mutant(
         "a forked child becomes a second worker",
         "kubemin/worker/execute.py",
         "            os._exit(0)  # a child that the function forked",
         "            pass  # a child that the function forked",
-        (f"{PYTHON}test_a_forked_child_does_not_become_a_second_worker",),
+        (f"{LEFTOVERS}test_a_forked_child_does_not_become_a_second_worker",),
     ),
     Mutant(
         "after INT the task counts as failed",

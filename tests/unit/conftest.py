@@ -1,10 +1,11 @@
-"""Fixtures of the unit tests: a log of a test's own, in this process."""
+"""Fixtures of the unit tests: a log of a test's own, in this process; a configuration file."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,15 @@ def pipe() -> Iterator[tuple[int, int]]:
     for fd in (reader, writer):
         with contextlib.suppress(OSError):
             os.close(fd)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """`write(text)`: a configuration file with this in it; its path."""
+
+    def file(text: str | bytes, name: str = "kubemin.yaml") -> str:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return file
