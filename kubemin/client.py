@@ -277,7 +277,7 @@ class Client:
 
     def submit_bodies(self, bodies: Sequence[bytes], definition: Definition | None = None) -> list[Run]:
         """Submissions as JSON, at most AT_ONCE, in one request. Raises the first rejection."""
-        if len(bodies) == 1 and (answer := self._straight(bodies[0], definition)) is not None:
+        if len(bodies) == 1 and (answer := self._submit_to_fleet(bodies[0], definition)) is not None:
             if isinstance(answer, Rejection):
                 raise rejection(answer)
             return [Run(self, answer.id, answer.created)]
@@ -289,7 +289,7 @@ class Client:
             raise rejection(rejected)
         return [Run(self, reply.id, reply.created) for reply in replies]
 
-    def _straight(self, body: bytes, definition: Definition | None) -> Accepted | Rejection | None:
+    def _submit_to_fleet(self, body: bytes, definition: Definition | None) -> Accepted | Rejection | None:
         """One submission to Redis, without a request around it. None: it is for the daemon of this machine."""
         fleet = self._fleet
         if fleet is None:
@@ -314,16 +314,16 @@ class Client:
             yield _encode({"op": "seal", "batch": batch})
 
         with self._lock:
-            self._way(requests)
+            self._exchange_locked(requests)
 
     def _call(self, **request: Any) -> msgspec.Raw:
         return self._exchange([_encode(request)])[0]
 
     def _exchange(self, requests: Sequence[bytes]) -> list[msgspec.Raw]:
         with self._lock:
-            return self._way(lambda: requests)
+            return self._exchange_locked(lambda: requests)
 
-    def _way(self, requests: Requests) -> list[msgspec.Raw]:
+    def _exchange_locked(self, requests: Requests) -> list[msgspec.Raw]:
         """To Redis or to the daemon of this machine; the lock is held."""
         fleet = self._fleet
         if fleet is None:
