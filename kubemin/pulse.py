@@ -22,7 +22,7 @@ from kubemin.clock import boottime
 # Seconds of silence that are no sign of a hang:
 WORK = 5.0  # between two signs of a loop that works; what takes longer gives signs in between
 SERVER = 30.0  # one reply, whose own time-out is shorter
-CONNECT = 60.0  # one server: its name is looked up, which no time-out of ours ends
+CONNECT = 300.0  # one server: its name is looked up, which no time-out of ours ends
 DISK = 300.0  # a transaction's begin or commit, a copy of the database
 OPENING = 3600.0  # the start: a new version may rewrite the whole database
 
