@@ -15,6 +15,7 @@ from signal import SIGKILL
 from typing import TYPE_CHECKING, ClassVar
 
 from kubemin.model.records import Usage
+from kubemin.processes import has_children
 from kubemin.steps.containment.processes import Swept, kill_descendants, terminate_descendants
 from kubemin.steps.limits import Limits, admit
 
@@ -95,6 +96,8 @@ class Containment(ABC):
 
     def kill_leftovers(self) -> int:
         """Kill every process below this worker; returns how many there were. About 1 µs when there is none."""
+        if not has_children():
+            return 0
         swept = kill_descendants()
         self.unkillable = self.unkillable or bool(swept.left)
         return swept.killed
