@@ -138,7 +138,7 @@ def _serve(config: str | None, flags: Mapping[str, str]) -> int:
         import kubemin.worker.fleet.process  # noqa: F401
         from kubemin.store.redis import preload
 
-        preload()
+        preload(settings)
     checker = Checker(settings, origin(config, flags, os.environ))
     return run_supervisor(settings, config_path=config_path(config, os.environ), reload=checker)
 

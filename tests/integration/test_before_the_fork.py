@@ -17,10 +17,11 @@ IMPORTS_OF_A_FLEET = """
 import sys
 import kubemin.cli.kubemind, kubemin.coordinator.process, kubemin.supervisor.process
 import kubemin.worker.process, kubemin.worker.rehearsal, kubemin.worker.fleet.process
+from kubemin.config import Settings
 from kubemin.errors import StoreUnavailable
 from kubemin.store.redis import preload
 from kubemin.store.redis.node import NodeStore
-preload()
+preload(Settings(redis_addr="localhost:1"))
 try:
     NodeStore("localhost:1").check_server()
 except StoreUnavailable:
@@ -128,3 +129,12 @@ print(before, resident())
 def test_program_text_is_given_back() -> None:
     before, after = run(CODE)
     assert after < 0.7 * before  # what runs comes back at once
+
+
+def test_openssl_is_imported_before_the_forks_where_all_workers_need_it() -> None:
+    secure = "Settings(redis_addr='rediss://localhost', signing_key_file='/key')"
+    program = (
+        f"import sys; from kubemin.config import Settings; from kubemin.store.redis import preload; preload({secure})"
+    )
+    done = subprocess.run([sys.executable, "-c", f"{program}; print(*sys.modules)"], capture_output=True, text=True)
+    assert {"ssl", "hmac", "_hashlib"} <= set(done.stdout.split()), done.stderr
