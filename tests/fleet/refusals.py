@@ -117,7 +117,8 @@ def busy(server: Server) -> Iterator[Link]:
             try:
                 yield link
             finally:
-                server.command("SCRIPT", "KILL")
+                server.command("SCRIPT", "KILL")  # it ends soon after the reply
+                wait_until(lambda: b"PONG" in server.command("PING"), 5)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Callable
 
 from kubemin import clock, faults
 from kubemin.channel import Mode as WorkerMode
@@ -30,6 +29,7 @@ from kubemin.coordinator.fleet.locks import Locks
 from kubemin.coordinator.fleet.membership import Membership, Started
 from kubemin.coordinator.fleet.office import Office
 from kubemin.coordinator.fleet.outages import SHORTEST_PAUSE, Outages
+from kubemin.coordinator.fleet.refusals import Refusals
 from kubemin.coordinator.fleet.rescues import Rescues
 from kubemin.coordinator.fleet.timing import Every
 from kubemin.coordinator.fleet.versions import Newer
@@ -90,7 +90,7 @@ class FleetCoordinator:
         self.paused = self.unblocking = self.publishing = self.astray = False
         self._stopping = False
         self.outages = Outages(store.client)
-        self._failed: dict[str, str] = {}  # steps that the server refuses, and why
+        self.refusals = Refusals()
         self._record, self._look = Every(RECORD_SECONDS), Every(LOOK_SECONDS, jitter=0.1)
         self._calls = Every(CALLS_SECONDS, jitter=0.2)
         self.tally = begin_tally(settings, board.read_coordinator())
@@ -166,26 +166,9 @@ class FleetCoordinator:
         if not self.joined:
             self.join()
         first = (self._recognise, self._settle, self._take_back, self._carry, self._renew)
-        for step in (*first, self._beat, self._rescue):
-            self._guarded(step)
-        self._guarded(self._wishes)
-        self._guarded(self._lead)
+        for step in (*first, self._beat, self._rescue, self._wishes, self._lead):
+            self.refusals.guard(step)
         self._tell()
-
-    def _guarded(self, step: Callable[[], None]) -> None:
-        """An error of the server's own concerns this step alone, and is told once: the others go on."""
-        name = step.__name__
-        try:
-            step()
-        except StoreUnavailable as exc:
-            if exc.code != "redis_error":
-                raise
-            if name not in self._failed:
-                log.error("Redis refuses what this node asks", step=name.strip("_"), reason=str(exc))
-            self._failed[name] = str(exc)
-        else:
-            if self._failed.pop(name, None) is not None:
-                log.info("Redis does again what this node asks", step=name.strip("_"))
 
     def _recognise(self) -> None:
         """After an outage, and now and then: this may be another server than before, or have lost what it knew."""
@@ -377,7 +360,7 @@ class FleetCoordinator:
             recoveries=self.tally.totals.recovered,
             rate=self.history.rate,
             redis="down" if self.outages.reason else "up",
-            error=self.outages.reason or next(iter(self._failed.values()), ""),
+            error=self.outages.reason or self.refusals.reason,
         )
 
     # --- the end ------------------------------------------------------------------------------------------------------

@@ -35,9 +35,8 @@ class Settler:
         self.window = window
         self.budget = slice_size
         self._queue: deque[tuple[int, str, int, int]] = deque()
-        self._short: set[tuple[str, str]] = (
-            set()
-        )  # (run, queue) with a free place, and perhaps a task that waits for it
+        # (run, queue) with a free place in the hand-out window, and perhaps a task that waits for it
+        self._short: set[tuple[str, str]] = set()
         self.fans = Fans(self)
         self.building = Building(self)
         self._steps: dict[int, Callable[[str, int, int], None]] = {
