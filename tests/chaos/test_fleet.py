@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
-from leftovers import descriptors, left_behind
+from leftovers import descriptors, left_behind, names
 from mixture import FUNCTIONS, WORKFLOW, Load, check_tasks, ran, send_signal
 from nodes import Fleet, a_fleet
 from support import Daemon, wait_until
@@ -26,6 +26,7 @@ from support.watching import coordinator, slots
 from kubemin.errors import NotFound, StoreUnavailable
 from kubemin.model.records import RunView
 from kubemin.scoreboard import Scoreboard
+from kubemin.store.redis import keys
 from kubemin.store.redis.node import NodeStore
 from kubemin.store.sqlite.reader import SqliteReader
 
@@ -48,8 +49,8 @@ class Storm:
     def strike(self) -> None:
         faults = {
             "worker": 8, "coordinator": 3, "node": 2, "supervisor": 2, "leader": 1, "pause": 1, "hup": 1, "cut": 2,
-            "replies": 2, "network": 1, "half-open": 1, "scripts": 1,
-            "server": int(self.outages), "server-pause": int(self.outages),
+            "replies": 2, "network": 1, "half-open": 1, "scripts": 1, "operator": 4,
+            "server": int(self.outages), "server-pause": int(self.outages), "refusal": int(self.outages),
         }  # fmt: skip
         what = self.rng.choices(list(faults), list(faults.values()))[0]
         getattr(self, what.replace("-", "_"))(self.rng.choice(self.fleet.nodes))
@@ -116,6 +117,23 @@ class Storm:
 
     def scripts(self, _node: Daemon) -> None:
         self.fleet.server.command("SCRIPT", "FLUSH")
+
+    def operator(self, _node: Daemon) -> None:
+        """Somebody deletes what heals: a lock, what a worker's slot holds, a queue."""
+        found = names(self.fleet.server, self.rng.choice(["lock:*", keys.slot("*"), keys.queue("default")]))
+        if found:
+            self.fleet.server.command("DEL", self.rng.choice(found))
+
+    def refusal(self, _node: Daemon) -> None:
+        limit, none = self.rng.choice(
+            [
+                (("CONFIG", "SET", "maxmemory", "1mb"), ("CONFIG", "SET", "maxmemory", "0")),
+                (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+            ]
+        )
+        self.fleet.server.command(*limit)
+        time.sleep(0.8)
+        self.fleet.server.command(*none)
 
 
 def test_a_fleet_loses_nothing_and_ends_nothing_twice(tmp_path: Path, seed: int, chaos_seconds: float) -> None:
