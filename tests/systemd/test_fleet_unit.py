@@ -1,4 +1,4 @@
-"""The installed unit as a node of a fleet: its password comes from systemd, and who may, reaches the fleet with it."""
+"""The installed unit as a node of a fleet: systemd gives it the password and the signing key, and root's client too."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def node(unit: Machine) -> Iterator[Machine]:
     unit.must("put", str(Path(binary("redis"))), "/usr/local/bin/")
     unit.write("/etc/redis.conf", REDIS)
     unit.write("/etc/credstore/kubemin.redis-password", SECRET)
+    unit.write("/etc/credstore/kubemin.signing-key", "5" * 64 + "\n")
     unit.sh("chmod 700 /etc/credstore; chmod 600 /etc/credstore/*; mkdir -p /run/redis")
     unit.ok("systemd-run", "--unit", "redis", "redis-server", "/etc/redis.conf")
     unit.write("/etc/kubemin/kubemin.yaml", NODE)
@@ -41,14 +42,15 @@ def node(unit: Machine) -> Iterator[Machine]:
         unit.sh("rm -rf /etc/credstore /run/redis")
 
 
-def test_the_fleets_password_is_a_credential_of_the_unit(node: Machine) -> None:
+def test_the_fleets_secrets_are_credentials_of_the_unit(node: Machine) -> None:
     node.until(lambda: node.json("leader")["holder"], "the election")
     assert [(one["node"], one["state"]) for one in node.json("nodes")["items"]] == [("vm-1", "ready")]
     run = node.ok("kubeminctl", "submit", "-f", "/opt/kubemin/src/conf/workflows.d/host-report.yaml", "--wait")
     assert "completed" in node.ok("kubeminctl", "show", run.split()[0])
     doctor = node.ctl("doctor", "-o", "json")
-    wrong = [found for found in json.loads(doctor.out)["items"] if found["status"] == "wrong"]
-    assert (doctor.code, wrong) == (0, [])
+    found = [(one["check"], one["status"]) for one in json.loads(doctor.out)["items"]]
+    assert (doctor.code, [one for one in found if one[1] == "wrong"]) == (0, [])
+    assert ("signing", "ok") in found
 
     node.sh("useradd -m -G kubemin op 2>/dev/null || true")
     refused = node.run("su", "op", "-c", "kubeminctl nodes")
