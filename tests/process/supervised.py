@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,15 @@ class Supervised:
     def coordinator(self) -> int:
         pid: int = wait_until(lambda: self.told("coordinator"))[-1]["by"]
         return pid
+
+    def descriptors(self) -> list[str]:
+        """What the supervisor has open, without the numbers that the kernel gives; and without /proc, which it reads
+        now and then (its own memory map when it has said that it is ready)."""
+        links = []
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                links.append(os.readlink(link))
+        return sorted(re.sub(r":\[\d+\]$", "", link) for link in links if not link.startswith("/proc/"))
 
     # --- acting ---
 

@@ -202,15 +202,12 @@ def test_a_worker_holds_nobody_elses_channel(supervised: Supervised) -> None:
 
 
 def test_descriptors_stay_flat(supervised: Supervised) -> None:
-    def count() -> int:
-        return len(list(Path(f"/proc/{supervised.pid}/fd").iterdir()))
-
-    before = count()
+    before = supervised.descriptors()
     for _ in range(5):
         old = supervised.slot(0).pid
         os.kill(old, signal.SIGKILL)
         wait_until(lambda: (r := supervised.slot(0)).state == "idle" and r.pid != old)  # noqa: B023
-    wait_until(lambda: count() == before, 15, what="the dead workers' descriptors to be closed")
+    wait_until(lambda: supervised.descriptors() == before, 15, what="the dead workers' descriptors to be closed")
 
 
 # --- the coordinator --------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import signal
 import time
 from collections import Counter
@@ -17,12 +16,6 @@ from support.processes import alive, descendants
 from support.waiting import wait_until
 
 SECONDS = 6.0
-
-
-def descriptors(pid: int) -> list[str]:
-    """What is open, without the numbers that the kernel gives."""
-    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
-    return sorted(re.sub(r":\[\d+\]$", "", link) for link in links)
 
 
 def title(pid: int) -> str:
@@ -67,7 +60,7 @@ def test_random_faults(supervised: Supervised) -> None:
     dice = random.Random(seed)
     choices = faults(supervised, dice)
     wait_until(lambda: settled(supervised, 3))
-    before = descriptors(supervised.pid)
+    before = supervised.descriptors()
     end = time.monotonic() + SECONDS
     done = 0
     while time.monotonic() < end:
@@ -83,9 +76,9 @@ def test_random_faults(supervised: Supervised) -> None:
         print(supervised.log[-6000:])
         raise
     try:
-        wait_until(lambda: descriptors(supervised.pid) == before, 20, what=f"the descriptors of before, seed {seed}")
+        wait_until(lambda: supervised.descriptors() == before, 20, what=f"the descriptors of before, seed {seed}")
     except AssertionError:
-        print(f"before {Counter(before)}\nnow    {Counter(descriptors(supervised.pid))}\n{supervised.log[-6000:]}")
+        print(f"before {Counter(before)}\nnow    {Counter(supervised.descriptors())}\n{supervised.log[-6000:]}")
         raise
     print(f"{done} faults: {len(supervised.told('died'))} deaths, {len(supervised.told('coordinator'))} coordinators")
     pids = {m["pid"] for m in supervised.told("worker")}
