@@ -38,6 +38,9 @@ from kubemin.worker.output import PythonOutput
 
 SHORTEST_PAUSE: Final = 0.05  # seconds between tries while Redis does not answer
 BROKEN_TRIES: Final = 3  # of a request that Redis refuses with an error of its own: then this worker is replaced
+STREAM_SECONDS: Final = 0.001  # an entry that comes as soon is one of many
+LINGER_MILLIS: Final = 1  # then several are waited for
+LINGERS: Final = 5  # in vain, before it blocks again
 EMPTY_CLAIMS: Final = 3  # in a row, each with an entry: is this life still known?
 
 
@@ -75,6 +78,8 @@ class FleetWorker(Worker):
         self._wait_poll: tuple[int, select.poll] | None = None  # by the connection that it waits for
         self._overdue: float | None = None  # when the reply to a BLPOP that is under way is late
         self._empty = 0
+        self._waiting_since = 0.0
+        self._lingers = 0  # looks that are left while short tasks come one by one, faster than each is waited for
         self._counts = Sender(reports, metered=bool(settings.http_addr))
         self._pause_poll = _poll(interrupts.fd)
 
@@ -138,6 +143,8 @@ class FleetWorker(Worker):
             self._accept(self._guarded_claim(None, 0) or [])
         elif self._mode.paused:
             super()._rest()
+        elif self._lingers:
+            self._linger()
         else:
             self._begin_wait()
 
@@ -159,6 +166,17 @@ class FleetWorker(Worker):
     def _takes_no_more(self) -> bool:
         return self._interrupts.stopping or self._mode.paused or bool(self._replace_for)
 
+    def _linger(self) -> None:
+        """A moment later there are several tasks, which together cost little more than one: a wait and a claim for each
+        would cost more than it does to run it, and take the processor from who submits them."""
+        self._idle_poll.poll(LINGER_MILLIS)
+        self._interrupts.read()
+        claims = [] if self._takes_no_more else self._guarded_claim(None, self._batch.limit)
+        self._lingers = LINGERS if claims else self._lingers - 1
+        if claims:
+            self._accept(claims)
+            self._tell()
+
     # --- idle ---------------------------------------------------------------------------------------------------------
 
     def _begin_wait(self) -> None:
@@ -173,7 +191,8 @@ class FleetWorker(Worker):
             if self.store.left:
                 self.store.advance(RECORDS)
             self.store.begin_wait(self._queues)
-            self._overdue = clock.monotonic() + BLOCK + OVERDUE
+            self._waiting_since = clock.monotonic()
+            self._overdue = self._waiting_since + BLOCK + OVERDUE
         except StoreUnavailable as error:
             log.debug("waiting for Redis", worker=self._slot, reason=str(error))
 
@@ -204,6 +223,8 @@ class FleetWorker(Worker):
         if entry is None:
             return
         faults.point("worker.popped")
+        if limit > 1 and clock.monotonic() - self._waiting_since < STREAM_SECONDS:
+            self._lingers = LINGERS
         claims = self._guarded_claim(entry, limit)
         if claims is None:
             return
