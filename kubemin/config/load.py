@@ -59,7 +59,7 @@ def examine(
         file = sources.from_file(path) if named or os.path.lexists(path) else sources.Source()
         unreadable: list[Problem] = []
     except Invalid as exc:
-        file, unreadable = sources.Source(), list(exc.problems)
+        file, unreadable = sources.salvage(path), list(exc.problems)
     others = [sources.from_environment(environ), sources.from_flags(flags)]
     stronger = others[0].values | others[1].values
     settings = _build(dict(defaults.machine(environ, path)) | file.values | stronger)

@@ -6,7 +6,9 @@ Each source yields values and problems; which one wins is decided in `load.py`. 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -15,6 +17,8 @@ from kubemin.config import values
 from kubemin.config.table import KEYS, TABLE, Key, snake
 from kubemin.errors import Invalid, Problem
 
+_RUNTIME_DIR = re.compile(rb"""^[ \t]*["']?runtimeDir["']?[ \t]*:[ \t]+["']?([^"'#\r\n]+)""", re.MULTILINE)
+_SALVAGED_BYTES = 1024 * 1024
 _GROUPS = {key.name.split(".")[0] for key in TABLE if "." in key.name}
 _VARIABLES = {variable: key for key in TABLE for variable in key.variables}
 _NEARLY = 0.9  # of 1: how alike a variable has to be to a setting's to be taken for a slip
@@ -47,6 +51,17 @@ def from_file(path: str) -> Source:
     for name, value in _flat(source, data):
         _take(source, KEYS[name], value, base)
     return source
+
+
+def salvage(path: str) -> Source:
+    """Of a file that cannot be read as a whole: where its daemon lives, so that somebody can look at that one."""
+    source = Source()
+    with suppress(OSError), open(path, "rb") as file:
+        found = _RUNTIME_DIR.search(file.read(_SALVAGED_BYTES))
+        if found is not None:
+            text = found.group(1).decode("utf-8", "replace").strip()
+            _take(source, KEYS["runtimeDir"], text, os.path.dirname(os.path.abspath(path)))
+    return Source(source.values)
 
 
 def _only_comments(error: Invalid, path: str) -> Source:

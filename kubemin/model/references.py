@@ -9,7 +9,7 @@ The compiler checks references, and rewrites `steps.NAME` to full step paths, so
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -73,6 +73,18 @@ def has_reference(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(map(has_reference, value.values()))
     return isinstance(value, list | tuple) and any(map(has_reference, value))
+
+
+def references_in(value: Any) -> Iterator[Reference]:
+    """All that a JSON value's strings refer to. Raises ValueError like `find`."""
+    if isinstance(value, str):
+        yield from find(value) if _OPEN in value else ()
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from references_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from references_in(item)
 
 
 def rewrite(text: str, change: Callable[[Reference], Reference]) -> str:

@@ -5,7 +5,7 @@ where parameters and outputs are kept; read when a claim needs them. Pure but fo
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 import msgspec
@@ -17,7 +17,11 @@ from kubemin.store.plans import Plan
 
 CACHED = 64  # of the runs in progress: so many parameters and item lists at most, and no more than
 CACHED_BYTES = 4 * 1024 * 1024  # of parameters
+SMALL_BYTES = 1024  # of parameters, which are handed over whole
 CACHED_ITEMS = 200_000  # items; the last one used is kept whatever its size
+
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -55,15 +59,29 @@ class Inputs:
         return found
 
     def of(self, plan: Plan, node: int, item: int | None, turn: Round) -> dict[str, Any]:
-        """As in `records.Claim.inputs`. What is missing is left out: the executor says which reference has no value."""
-        steps = {}
-        for idx in plan.nodes[node].refs:
-            output = self.output(turn.run, idx)
-            if output is not None:
-                steps[plan.nodes[idx].step] = output
-        inputs: dict[str, Any] = {
-            "params": msgspec.Raw(self.params(turn.run)),
-            "steps": steps,
+        """As in `records.Claim.inputs`: what the node's work refers to, so that the tasks of a fan-out do not carry the
+        list of all items each. What is missing is left out: the executor says which reference has no value."""
+        reads = plan.reads(node)
+        wanted = [idx for idx in plan.nodes[node].refs if ("steps", plan.nodes[idx].step) in reads]
+        params = self._some_params(turn.run, {name for root, name in reads if root == "params"})
+        inputs = self._inputs(plan, turn, params, wanted)
+        if item is not None:
+            inputs["item"] = self.items(plan, node, turn)[item]
+        return inputs
+
+    def _some_params(self, run: str, names: set[str]) -> bytes:
+        if not names:
+            return b"{}"
+        params = self.params(run)
+        if len(params) <= SMALL_BYTES:
+            return params
+        return encode({name: value for name, value in _decode_fields(params).items() if name in names})
+
+    def _inputs(self, plan: Plan, turn: Round, params: bytes, steps: Iterable[int]) -> dict[str, Any]:
+        found = {plan.nodes[idx].step: output for idx in steps if (output := self.output(turn.run, idx)) is not None}
+        return {
+            "params": msgspec.Raw(params),
+            "steps": found,
             "run": {
                 "id": turn.run,
                 "name": turn.workflow,
@@ -71,9 +89,6 @@ class Inputs:
                 "attempt": turn.number,
             },
         }
-        if item is not None:
-            inputs["item"] = self.items(plan, node, turn)[item]
-        return inputs
 
     def items(self, plan: Plan, node: int, turn: Round) -> list[Any]:
         """A fan-out's items. Raises ReferenceMissing, and ValueError when they are no list."""
@@ -86,7 +101,8 @@ class Inputs:
 
     def _resolve(self, plan: Plan, node: int, turn: Round) -> list[Any]:
         wanted = plan.nodes[node].items
-        items = render(wanted, decode(encode(self.of(plan, node, None, turn))))
+        everything = self._inputs(plan, turn, self.params(turn.run), plan.nodes[node].refs)
+        items = render(wanted, decode(encode(everything)))
         if not isinstance(items, list):
             raise ValueError(f"forEach {wanted} is {_kind(items)}, not a list")  # noqa: TRY004
         return items

@@ -13,7 +13,7 @@ import msgspec
 
 from kubemin.errors import StoreUnavailable
 from kubemin.model.graph import Graph, Node
-from kubemin.model.references import has_reference
+from kubemin.model.references import has_reference, references_in
 from kubemin.model.states import Kind
 from kubemin.store.codec import decode_graph, encode
 
@@ -36,6 +36,7 @@ class Plan:
         self.graph = graph
         self.nodes: tuple[Node, ...] = graph.nodes
         self._work: dict[int, tuple[bytes, bool]] = {}
+        self._reads: dict[int, frozenset[tuple[str, str]]] = {}
         self.needed_by: dict[int, bytes | None] = {}  # what the Redis engine works out of it once (redis/plain.py)
 
     @cached_property
@@ -85,6 +86,14 @@ class Plan:
         if known is None:
             work = self.nodes[idx].work
             known = self._work[idx] = encode(work), has_reference(work)
+        return known
+
+    def reads(self, idx: int) -> frozenset[tuple[str, str]]:
+        """What a node's work refers to, as (root, name): a child of a fan-out does not read the list of its items."""
+        known = self._reads.get(idx)
+        if known is None:
+            found = references_in(self.nodes[idx].work)
+            known = self._reads[idx] = frozenset((each.root, each.name) for each in found)
         return known
 
     def step_path(self, node: int, item: int | None) -> str:

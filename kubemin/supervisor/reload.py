@@ -28,7 +28,7 @@ from kubemin.supervisor.pool import Canary, Pool
 from kubemin.supervisor.slots import ending
 from kubemin.telemetry import log
 
-CHECK_SECONDS = 60.0  # for the child that reads the files
+CHECK_SECONDS = 300.0  # for the child that reads the files: 50 MB of YAML take 20 s, and longer on a busy machine
 CANARY_SECONDS = 30.0  # for the first worker with new settings to become idle
 PUBLISH_SECONDS = 10.0  # for the coordinator to have the workflows in the store; a slow disk does not undo a reload
 _LOOK = 0.005

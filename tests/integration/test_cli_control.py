@@ -58,6 +58,11 @@ def test_a_wrong_configuration_does_not_keep_anybody_from_the_daemon(start_daemo
     assert daemon.ctl("doctor").code == 1
     daemon.config.write_text("maxWorkers: 1\nstateDir: [half")
     assert daemon.ctl("status").code == 2, "where its runtime directory is cannot be known"
+    daemon.config.write_text(f"maxWorkers: 1\nruntimeDir: {daemon.run}  # a place of its own\nstateDir: [half")
+    done = ok(daemon.ctl("status"))
+    assert "ready" in done.stdout and "going by what the running daemon" in done.stderr
+    assert daemon.ctl("reload").code == 2
+    daemon.config.write_text("maxWorkers: 1\nstateDir: [half")
     there = ("--runtime-dir", str(daemon.run))
     assert "ready" in ok(daemon.ctl(*there, "status")).stdout
     assert daemon.ctl(*there, "reload").code == 2

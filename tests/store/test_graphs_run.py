@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from driving import ALICE, complete_all, drain, ended, finish, outcome, run_one, shape, start, steps, take
 from engines import Engine
@@ -174,6 +175,19 @@ def test_items_that_are_no_list_fail_the_step(engine: Engine, items: str, value:
     assert shape(engine.store, run)["b"] == ("skipped", "upstream")
     task = next(task for task in engine.store.run(run).tasks if task.step == "f")
     assert task.message
+
+
+def test_an_item_s_task_does_not_carry_the_list(engine: Engine) -> None:
+    """Only what its work refers to, or the packets of a fan-out would grow with the square of its length."""
+    words = [f"word-{n:04}" for n in range(500)]
+    work = {"run": ["echo", "${{ item }}", "${{ params.greeting }}"]}
+    each = node("each", items="${{ params.words }}", work=work)
+    definition = workflow("greet", each, params={"words": {}, "greeting": {}})
+    start(engine.store, definition, params={"words": words, "greeting": "hello"})
+    [claim] = take(engine.store, 1)
+    inputs = msgspec.json.decode(bytes(claim.inputs or b""))
+    assert (inputs["item"], inputs["params"]) == ("word-0000", {"greeting": "hello"})
+    assert len(bytes(claim.inputs or b"")) < 500
 
 
 def test_no_items_no_tasks(engine: Engine) -> None:

@@ -36,6 +36,10 @@ class SignedInputs(Inputs):
         self._signatures.seal(turn.run, turn.number)  # what is remembered may be of an earlier round
         return super().of(plan, node, item, turn)
 
+    def _resolve(self, plan: Plan, node: int, turn: Round) -> list[Any]:
+        self._signatures.seal(turn.run, turn.number)
+        return super()._resolve(plan, node, turn)
+
     def params(self, run: str) -> bytes:
         return self._signatures.seal(run).params or b"{}"
 
