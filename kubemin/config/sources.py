@@ -56,6 +56,8 @@ def from_file(path: str) -> Source:
 def salvage(path: str) -> Source:
     """Of a file that cannot be read as a whole: where its daemon lives, so that somebody can look at that one."""
     source = Source()
+    if not os.path.isfile(path):  # a FIFO would be waited for
+        return source
     with suppress(OSError), open(path, "rb") as file:
         found = _RUNTIME_DIR.search(file.read(_SALVAGED_BYTES))
         if found is not None:
