@@ -26,9 +26,10 @@ def test_nodes_and_leader(fleet: Fleet) -> None:
     shown = two.ctl("nodes").stdout
     assert "node-1" in shown and re.search(rf"leader +{told['node']}, term 1, by Redis lock", shown)
     assert re.search(r"redis +.*, up, answers in [0-9.]+ ms", shown)
+    line = re.compile(rf"^leader +{told['node']}, term 1$", re.MULTILINE)
     for daemon in (one, two):
+        wait_until(lambda daemon=daemon: line.search(daemon.ctl("status").stdout), 5, what="the leader in the status")
         shown = daemon.ctl("status").stdout
-        assert re.search(rf"^leader +{told['node']}, term 1$", shown, re.MULTILINE), shown
         assert re.search(r"^redis +.*, up$", shown, re.MULTILINE), shown
     assert two.stop() == 0
     assert [node["node"] for node in one.ctl("nodes", "-o", "json").json["items"]] == ["node-0"]

@@ -95,7 +95,7 @@ def test_work_goes_on_after_every_kind_of_outage(fleet: Fleet, tmp_path: Path) -
     assert set(ended.values()) == {"completed"}
     assert set(effects(log)) == set(range(1000))
     print(f"effects {len(effects(log))} of 1000 tasks")
-    assert pids(daemon) == before
+    assert pids(daemon) == before, daemon.log
     assert server.command("KEYS", "lock:*") == b"*0\r\n" and server.command("KEYS", "workflow:*") == b"*0\r\n"
 
 

@@ -307,7 +307,8 @@ def test_outputs_and_items_that_were_changed(daemon: Daemon, attacker: Attacker)
     client.resume("middle")
     for run in runs:
         refused(daemon, run)
-    assert {line.split()[0] for line in attacker.done} == {"list"}
+    # A worker that has verified the items when it began the fan-out goes on with those.
+    assert set(attacker.done) <= {"list good 1", "each one", "each two"}
 
 
 def test_joined_outputs_that_were_changed(daemon: Daemon, attacker: Attacker) -> None:
