@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from nodes import Fleet, running
 from support import Daemon, wait_until
+from support.watching import coordinator_pid
 
 from kubemin.scoreboard import Scoreboard, SlotState
 
@@ -47,6 +50,13 @@ def warm(daemon: Daemon, path: Path) -> None:
     """The workers know that this function is short."""
     runs = enqueue(daemon, path.with_suffix(".warm"), 400)
     assert set(daemon.client.wait(runs, 30).values()) == {"completed"}
+
+
+def worker_pid(daemon: Daemon) -> int:
+    with contextlib.closing(Scoreboard.open(str(daemon.run / "scoreboard"))) as board:
+        record = board.read_slot(0)
+        assert record is not None
+        return record.pid
 
 
 def wait_for_the_others(daemon: Daemon, runs: list[Any], within: float) -> None:
@@ -129,3 +139,24 @@ def test_a_stopped_worker_gives_its_batch_back(fleet: Fleet, effects: Path) -> N
         time.sleep(0.05)
     assert set(daemon.client.wait(runs, 30).values()) == {"completed"}
     assert sorted(map(int, effects.read_text().split())) == list(range(500))
+
+
+def test_what_goes_back_in_an_outage_goes_later_and_costs_no_worker(
+    fleet: Fleet, effects: Path, tmp_path: Path
+) -> None:
+    """The worker stands still in the fifth task of a batch until Redis is away; the coordinator, which would have taken
+    the rest, stands still as well."""
+    faults = {"KUBEMIN_FAULT": "worker.noted=stop@405", "KUBEMIN_FAULT_ONCE": str(tmp_path / "once")}
+    daemon = fleet.node(maxWorkers=1, environ=faults)
+    warm(daemon, effects)
+    worker, coordinator = worker_pid(daemon), coordinator_pid(daemon)
+    os.kill(coordinator, signal.SIGSTOP)
+    runs = enqueue(daemon, effects)
+    wait_until(lambda: psutil.Process(worker).status() == psutil.STATUS_STOPPED, 10)
+    fleet.server.stop()
+    os.kill(worker, signal.SIGCONT)
+    daemon.wait_log("Redis cannot be told what goes back", 10)
+    fleet.server.start()
+    os.kill(coordinator, signal.SIGCONT)
+    assert set(daemon.client.wait(runs, 30).values()) == {"completed"}
+    assert worker_pid(daemon) == worker

@@ -74,6 +74,7 @@ class FleetWorker(Worker):
         self._queues = settings.queues
         self._mode = Mode()
         self._claims: deque[Claim] = deque()
+        self._going_back: list[Claim] = []  # not run here; Redis was not told yet
         self._put_off: deque[tuple[int, bytes]] = deque()  # packets that stood between tickets
         self._wait_poll: tuple[int, select.poll] | None = None  # by the connection that it waits for
         self._overdue: float | None = None  # when the reply to a BLPOP that is under way is late
@@ -141,6 +142,8 @@ class FleetWorker(Worker):
             self._interrupts.read()
         elif self.store.owes(self._owner):
             self._accept(self._guarded_claim(None, 0) or [])
+        elif self._going_back:
+            self._give_back(())
         elif self._mode.paused:
             super()._rest()
         elif self._lingers:
@@ -282,14 +285,18 @@ class FleetWorker(Worker):
         self._give_back(left)
 
     def _give_back(self, claims: Sequence[Claim]) -> None:
-        if not claims:
+        """What this worker will not run. In an outage it stays claimed until Redis can be told, or this life ends."""
+        self._going_back += claims
+        if not self._going_back:
             return
         try:
-            self.store.give_back(self._owner, [(claim.run, claim.idx, claim.token) for claim in claims])
+            self.store.give_back(self._owner, [(claim.run, claim.idx, claim.token) for claim in self._going_back])
         except (StoreUnavailable, Refused) as error:
-            # They stay claimed by a worker that will not run them: this life ends, and its death gives them back.
-            self._replace_for = "tasks could not be given back"
             log.debug("Redis cannot be told what goes back", worker=self._slot, reason=str(error))
+            if isinstance(error, StoreUnavailable) and error.code != "redis_error":
+                return
+            self._replace_for = "tasks could not be given back"  # its death gives them back
+        self._going_back.clear()
 
     def _execute(self, claim: Claim) -> None:
         self._counts.send()
