@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from support import Daemon, wait_until
+from support.watching import running
 
 NAP = (
     "name: nap\nparams: {seconds: {default: '0.5'}}\nsteps:\n  - {name: sleep, run: [sleep, '${{ params.seconds }}']}\n"
@@ -57,7 +58,7 @@ def test_drain_without_history_says_so(daemon: Daemon) -> None:
     daemon.workflow("nap.yaml", NAP)
     assert daemon.ctl("reload").code == 0
     run = daemon.client.submit("nap", params={"seconds": "30"})
-    wait_until(lambda: run.status == "running")
+    running(daemon, run.id)
     assert "is not known" in daemon.ctl("drain").stdout
     late = daemon.ctl("drain", "--wait", "--timeout", "0.5")
     assert late.code == 3 and "still run" in late.stderr
