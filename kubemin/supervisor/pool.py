@@ -249,11 +249,10 @@ class Pool:
         life, record = slot.life, self.record(slot.life)
         started = life.was_idle or (record is not None and record.state in STARTED)
         told = life.told_at is not None or life.kill is not None
-        # Who was killed from outside once it could work is no failure to start: it is back at once, however often.
-        soiled = _is_soiled(status, record)
-        if soiled:
+        if _is_soiled(status, record):
             status = 0
             slot.was_soiled(now)
+        # Who was killed from outside once it could work is no failure to start: it is back at once, however often.
         by_itself = status != 0 and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) in OUTSIDE)
         young = not told and (not started or (by_itself and now < life.born + YOUNG))
         pause = slot.ended(now, young=young)
