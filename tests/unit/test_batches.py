@@ -123,7 +123,7 @@ def test_a_batch_is_as_long_as_its_tasks_take_with_what_stands_around_them(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Functions that take nothing, with half a millisecond from one end to the next, as on a busy machine."""
-    now = clock.monotonic()
+    now = 1024.0
     monkeypatch.setattr(clock, "monotonic", lambda: now)
 
     def run(count: int, pace: float) -> int:
@@ -140,7 +140,7 @@ def test_a_batch_is_as_long_as_its_tasks_take_with_what_stands_around_them(
 
     worker.learn("m:f")
     assert worker.batch.limit == MOST_TASKS
-    assert run(20, 0.0005) == 16
+    assert run(20, 2**-11) == 16
     worker.learn("m:f")
     assert worker.batch.limit == 16, "one task alone has no pace"
     assert run(16, 0.01) == 2, "two, so that it is seen when the machine is free again"
