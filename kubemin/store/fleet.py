@@ -51,8 +51,9 @@ class FleetStore(Store, Protocol):
         Leave out workers that are stopped or hang: their locks are to lapse. A task in `fenced` may have been finished
         just now: look again before anybody is killed."""
 
-    def beat(self, record: Any, place: str, life: float) -> Any:
-        """None: noted. Else the record of another place that lives under this name: refuse to start."""
+    def beat(self, record: Any, place: str, life: float, *, joins: bool = False) -> Any:
+        """None: noted. Else, refuse to start: the record of another place that lives under this name, or, where it
+        `joins`, of a node that shares no signing key with it, as no other does."""
 
     def adopt(self, instance: str, started: dict[tuple[str, int], int] | None) -> int:
         """Take back what a dead instance held: it was proven dead by the lock on its state directory."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import msgspec
@@ -19,7 +21,7 @@ from kubemin.model.states import Cause, TaskState
 from kubemin.signing import Signer
 from kubemin.store.base import Verdict
 from kubemin.store.redis import keys
-from kubemin.store.redis.node import NodeStore
+from kubemin.store.redis.node import NodeRecord, NodeStore
 
 WEEK = 7 * 86_400.0
 SIGNER = Signer([b"1" * 64])
@@ -151,3 +153,35 @@ def test_without_keys_nothing_is_signed(server: Server, store: NodeStore) -> Non
     assert plain.client.execute("HGET", keys.run(alone), "x") is None
     assert len(take(plain)) == 2
     plain.close()
+
+
+def test_of_nodes_with_different_keys_that_join_at_once_one_is_in(store: NodeStore, server: Server) -> None:
+    together = Barrier(6)
+
+    def join(number: int) -> NodeRecord | None:
+        node = opened(server)
+        node.client.execute("PING")
+        together.wait(10)
+        told = node.beat(NodeRecord(f"node-{number}", "test", "0", keys=(f"key-{number}",)), "here", 15.0, joins=True)
+        node.close()
+        return told
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(join, range(6)))
+    [winner] = store.nodes()
+    assert answers.count(None) == 1 and answers.index(None) == int(winner.record.node[-1])
+    assert {each.node for each in answers if each is not None} == {winner.record.node}
+
+
+def test_who_shares_a_key_or_meets_one_that_does_not_sign_joins(store: NodeStore) -> None:
+    def joins(name: str, *ids: str) -> bool:
+        return store.beat(NodeRecord(name, "test", "0", keys=ids), "here", 15.0, joins=True) is None
+
+    assert joins("a", "one", "two") and joins("b", "two") and joins("c", "three", "one")
+    assert not joins("d", "four") and not joins("e")
+    store.leave("a")
+    assert not joins("a", "four"), "its own record of before does not count"
+    assert store.beat(NodeRecord("d", "test", "0", keys=("four",)), "here", 15.0) is None, "a heartbeat is not asked"
+    for name in "bcd":
+        store.leave(name)
+    assert joins("f") and joins("g", "five"), "the fleet is about to begin to sign"

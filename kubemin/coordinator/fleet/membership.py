@@ -64,9 +64,9 @@ class Membership:
             if exc.code == identity.OTHER_FLEET:
                 raise Stranger(str(exc)) from exc
             raise
+        self._register(record(), joins=True)
+        self._beat.due()
         self._compare_keys()
-        self._beat.soon()
-        self.turn(record)
         try:
             dead = self._instances.note(self._instance)
         except OSError as exc:
@@ -81,26 +81,16 @@ class Membership:
             log.info("tasks of a dead predecessor were queued again", tasks=count)
 
     def _compare_keys(self) -> None:
-        """Who shares no key with any other node would end their tasks as unsigned, and they its own: it stays out.
-
-        Not while some nodes do not sign: then the fleet is about to begin. Raises UnknownKey."""
-        views = self._store.nodes()
-        others = [view.record for view in views if not view.is_lost and view.record.node != self._settings.node_id]
+        """Whether all nodes sign alike; those that share no key were told apart when this one was registered."""
+        others = [view.record for view in self._store.nodes() if not view.is_lost]
         strange = [record for record in others if self._signs_otherwise(record)]
-        if not strange:
-            return
-        node, theirs = strange[0].node, strange[0].keys[:1]
-        if theirs and not any(self._shares_key(record) for record in others):
-            raise UnknownKey(
-                f"the nodes of this fleet sign with another key ({node}: {theirs[0]}; here {self._key or 'none'}), so "
-                "none would run what the other signs: name the fleet's key file in signingKeyFile"
+        if strange:
+            log.error(
+                "this node does not sign with the same key as another",
+                other=strange[0].node,
+                key=self._key,
+                others=strange[0].keys[0] if strange[0].keys else None,
             )
-        log.error(
-            "this node does not sign with the same key as another",
-            other=node,
-            key=self._key,
-            others=theirs[0] if theirs else None,
-        )
 
     @property
     def _key(self) -> str | None:
@@ -108,10 +98,6 @@ class Membership:
 
     def _signs_otherwise(self, record: NodeRecord) -> bool:
         return record.keys[:1] != (() if self._key is None else (self._key,))
-
-    def _shares_key(self, record: NodeRecord) -> bool:
-        ours = () if self._store.signer is None else self._store.signer.ids
-        return not record.keys or not set(ours).isdisjoint(record.keys)
 
     def recognise(self) -> bool:
         """Is it our fleet's server? True: it was, and has lost everything. Raises StoreUnavailable."""
@@ -133,14 +119,25 @@ class Membership:
         """The heartbeat, when it is due."""
         if not self._beat.due():
             return
-        record = make()
-        every = BEAT_SECONDS * BEATS_OF_LIFE
-        other = self._store.beat(record, self.place, every)
-        if other is not None:
+        self._register(make())
+
+    def _register(self, record: NodeRecord, *, joins: bool = False) -> None:
+        """Who shares no key with any other node would end their tasks as unsigned, and they its own: it stays out.
+
+        Not while some nodes do not sign: then the fleet is about to begin. Raises NameTaken, UnknownKey."""
+        other = self._store.beat(record, self.place, BEAT_SECONDS * BEATS_OF_LIFE, joins=joins)
+        if other is None:
+            return
+        if other.node == record.node:
             raise NameTaken(
                 f"a node named {record.node} is in the fleet already, with another machine or state directory "
                 f"(instance {other.instance}): set another nodeId here"
             )
+        theirs = f"{other.node}: {other.keys[0]}; here {self._key or 'none'}"
+        raise UnknownKey(
+            f"the nodes of this fleet sign with another key ({theirs}), so none would run what the other signs: name "
+            "the fleet's key file in signingKeyFile"
+        )
 
     def beat_soon(self) -> None:
         self._beat.soon()

@@ -279,9 +279,11 @@ class NodeStore(RedisStore):
                 left += int(more)
         return pushed, left
 
-    def beat(self, record: NodeRecord, place: str, life: float) -> NodeRecord | None:
-        """This node lives. Returns the record of another that lives under the same name, if there is one."""
-        request = pack({"name": record.node, "place": place, "life": life})
+    def beat(self, record: NodeRecord, place: str, life: float, *, joins: bool = False) -> NodeRecord | None:
+        """This node lives. The record of another, and nothing is written, where one lives under the same name; or,
+        when it `joins`, where the others sign, and none with a key of its own."""
+        keys_of = list(record.keys) if joins else None
+        request = pack({"name": record.node, "place": place, "life": life, "keys": keys_of})
         other = self.client.run("beat", (keys.NODES,), keys.PREFIX, request, encode(record))
         return None if other == 1 else _record(other)
 
