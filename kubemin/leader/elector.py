@@ -114,6 +114,7 @@ class Elector:
         self._stalled = False
         self._refused = False  # the credentials were refused, and read again
         self._resume_at = 0.0
+        self._gave_up = 0  # transitions of the lease that was handed over
         self._follows: str | None = None  # the leader last announced; None: not a follower
 
     # --- asked by others: any thread ----------------------------------------------------------------------------------
@@ -154,6 +155,7 @@ class Elector:
         if wish is None:
             return
         self._resume_at = float("inf") if wish.stop else self._now() + STAND_BACK * self._settings.retry_period
+        self._gave_up = self._sight.highest
         self.role = Role.RELEASING
         self._leave()
         if leading:
@@ -337,11 +339,12 @@ class Elector:
             self.term.unbar()
 
     def _stand_back(self) -> float:
-        """Let the others go first. Over when one of them leads, or when none of them wanted to."""
+        """Let the others go first. Over when one of them has led, also where it has left again, or when none wanted
+        to."""
         now = self._now()
         if now < self._resume_at:
             self._look()
-            if self._sight.holder in ("", self.identity):
+            if self._sight.holder in ("", self.identity) and self._sight.highest == self._gave_up:
                 return min(self._pace.period(), max(self._resume_at - now, 0.0))
         self.role = Role.CANDIDATE
         return 0.0

@@ -127,3 +127,17 @@ def test_who_steps_down_lets_the_others_go_first() -> None:
     elector.step()
     elector.step()
     assert elector.term.valid()
+
+
+def test_who_stepped_down_goes_on_when_its_successor_leaves_too() -> None:
+    """Two hand-overs soon after another, as in an upgrade: the first leader is the one to follow the second."""
+    lease = Lease()
+    elector = leader(lease)
+    elector.step_down("asked for")
+    elector.step()
+    assert lease.record is not None
+    successor = msgspec.structs.replace(lease.record, holder="other", transitions=lease.record.transitions + 1)
+    lease.release(successor, 0, 1.0)
+    elector.step()
+    elector.step()
+    assert elector.term.valid()

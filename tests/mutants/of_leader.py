@@ -112,6 +112,13 @@ ELECTION = (
         (f"{ELECTOR}test_who_steps_down_lets_the_others_go_first",),
     ),
     Mutant(
+        "who stepped down waits although its successor has left",
+        "kubemin/leader/elector.py",
+        '            if self._sight.holder in ("", self.identity) and self._sight.highest == self._gave_up:',
+        '            if self._sight.holder in ("", self.identity):',
+        (f"{ELECTOR}test_who_stepped_down_goes_on_when_its_successor_leaves_too",),
+    ),
+    Mutant(
         "a request that hangs is waited for",
         "kubemin/leader/bounded.py",
         "            job.woken.wait(max(timeout, 0.0))",
