@@ -44,8 +44,8 @@ class Both(Engine):
     def clock(self) -> Clock:  # type: ignore[override]
         return self.now.clock
 
-    def carriage(self) -> Carriage:
-        return Carriage(Moving(self.local.store), self.fleet.store)
+    def carriage(self, durability: str = "none") -> Carriage:
+        return Carriage(Moving(self.local.store), self.fleet.store, durability)
 
     def move(self, *, keep_clocks: bool = False) -> None:
         if not keep_clocks:

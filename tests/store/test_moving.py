@@ -298,6 +298,21 @@ def _die(parcels: object) -> None:
     raise SystemExit
 
 
+def test_what_is_not_as_safe_as_durability_asks_stays_here(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No replica has it, and then the server fails: it is sent again."""
+    monkeypatch.setattr("kubemin.store.redis.durability.CONFIRM_SECONDS", 0.05)
+    monkeypatch.setattr("kubemin.coordinator.fleet.carriage.DOUBT_SECONDS", 0.0)
+    run = start(both.store, workflow("w", node("a")))
+    alone = accept(both.store, single())[0]
+    carriage = both.carriage("replica")
+    assert not carriage.step() and carriage.moved == 0
+    assert not carriage.step() and carriage.moved == 0, "asked again, and again not kept"
+    assert Moving(both.local.store).left() == 2
+    both.fleet.store.client.execute("FLUSHALL")
+    both.move()
+    assert sorted(claim.run for claim in take(both.store)) == sorted([run, alone])
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_run_that_was_pruned_meanwhile_does_not_come_back(both: Both, alone: bool) -> None:
     """The node dies after the arrival, and comes back after a week."""
