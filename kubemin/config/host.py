@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from kubemin import signing
+from kubemin import signing, users
 from kubemin.config.settings import Settings
 from kubemin.config.table import KEYS
 from kubemin.errors import Invalid, Problem
@@ -48,16 +48,7 @@ def _problem(name: str, text: str) -> Problem:
 
 
 def _me() -> str:
-    return user_name(os.geteuid())
-
-
-def user_name(uid: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
+    return users.name_of(os.geteuid())
 
 
 def problems(settings: Settings, config: str) -> list[Problem]:
@@ -80,7 +71,7 @@ def _untrusted(field: str, path: str) -> list[Problem]:
         text = f"everybody may write to {path}, and so run commands as {_me()}; do `chmod o-w {path}`"
         return [Problem(field, "unsafe", text)]
     if os.geteuid() == 0 and status.st_uid != 0:
-        owner = user_name(status.st_uid)
+        owner = users.name_of(status.st_uid)
         text = f"{path} belongs to {owner}, who could so run commands as root; do `chown root {path}`"
         return [Problem(field, "wrong_owner", text)]
     return []
@@ -92,7 +83,7 @@ def _user_problems(settings: Settings) -> list[Problem]:
     if os.geteuid() != 0:
         text = f"steps can run as another user only where the daemon is root, and this is {_me()}; leave it empty"
         return [Problem("user", "not_root", text)]
-    if not _user_exists(settings.user):
+    if users.find(settings.user) is None:
         return [Problem("user", "no_such_user", f'there is no user "{settings.user}" on this machine')]
     return []
 
@@ -105,23 +96,3 @@ def _key_problems(settings: Settings) -> list[Problem]:
     except Invalid as exc:
         return list(exc.problems)
     return _untrusted("signingKeyFile", settings.signing_key_file)
-
-
-def _user_exists(name: str) -> bool:
-    import pwd
-
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return name.isdigit() and _uid_exists(int(name))
-    return True
-
-
-def _uid_exists(uid: int) -> bool:
-    import pwd
-
-    try:
-        pwd.getpwuid(uid)
-    except (KeyError, OverflowError):
-        return False
-    return True

@@ -15,6 +15,7 @@ from kubemin.errors import Invalid, Problem
 from kubemin.files.checks import Checks, Enough
 from kubemin.files.document import Document
 from kubemin.files.order import arrange, read_needs
+from kubemin.files.plain import shown_path
 from kubemin.files.scope import Scope
 from kubemin.files.steps import Step
 from kubemin.files.workflow import Workflow, read_workflow
@@ -31,7 +32,7 @@ def compile_workflow(document: Document, directory: str = "") -> Definition:
     graph: Graph | None = None
     try:
         workflow = read_workflow(document.data, checks)
-        graph = _Compiler(workflow, directory, checks).graph()
+        graph = _Compiler(workflow, _storable(directory, checks), checks).graph()
     except Enough:
         pass
     if checks.problems or graph is None:
@@ -40,6 +41,17 @@ def compile_workflow(document: Document, directory: str = "") -> Definition:
     import hashlib  # OpenSSL is 2 MB; daemons read compiled graphs only
 
     return Definition(hash=hashlib.sha256(msgspec.json.encode(graph)).hexdigest(), graph=graph, source=source)
+
+
+def _storable(directory: str, checks: Checks) -> str:
+    """A graph is JSON, which has no form for a name in another encoding."""
+    try:
+        directory.encode()
+    except UnicodeEncodeError:
+        message = "the name of the file's folder is not UTF-8, so steps cannot be told to start there; rename it"
+        checks.problem("", "encoding", message)
+        return shown_path(directory)
+    return directory
 
 
 def _position(problem: Problem) -> tuple[bool, int]:
@@ -165,4 +177,5 @@ class _Compiler:
         if not self._directory:
             message = "it is relative, and a workflow without a file has no folder; give the whole path"
             self._checks.problem(f"{step.at}.workdir", "value", message)
-        return os.path.normpath(os.path.join(self._directory, workdir))
+        directory = self._directory.replace("${{", "$${{")  # a folder may be called so; it is no reference
+        return os.path.normpath(os.path.join(directory, workdir))

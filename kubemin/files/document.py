@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from kubemin.errors import Invalid, Problem
-from kubemin.files.plain import MAX_BYTES, DocumentError, check_number, check_plain, one_line, too_deep
+from kubemin.files.plain import MAX_BYTES, DocumentError, check_number, check_plain, one_line, shown_path, too_deep
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
@@ -62,9 +62,9 @@ def child(field: str, key: str | int) -> str:
 
 def load_document(path: str | os.PathLike[str]) -> Document:
     """Read a file. Raises Invalid with one problem."""
-    source = os.fspath(path)
+    source = shown_path(path)
     try:
-        return _parse(_decode(_read(source)), source)
+        return _parse(_decode(_read(os.fspath(path))), source)
     except DocumentError as exc:
         raise _invalid(exc, source) from None
 

@@ -12,6 +12,7 @@ import msgspec
 from kubemin.errors import Invalid, Problem
 from kubemin.files.compiler import compile_workflow
 from kubemin.files.document import load_document, parse_document
+from kubemin.files.plain import shown_path
 from kubemin.model.records import Definition
 
 _ENDINGS = (".yaml", ".yml", ".json")
@@ -47,18 +48,18 @@ def load_directory(directory: str | os.PathLike[str]) -> tuple[list[Definition],
         names = sorted(name for name in os.listdir(folder) if name.endswith(_ENDINGS) and not name.startswith("."))
     except OSError as exc:
         problem = Problem(field="", code="unreadable", message=f"the folder cannot be read: {exc.strerror}")
-        return [], [FileProblem(folder, problem)]
+        return [], [FileProblem(shown_path(folder), problem)]
     definitions: dict[str, tuple[Definition, str]] = {}
     problems: list[FileProblem] = []
     for path in (os.path.join(folder, name) for name in names):
         try:
             definition = load_workflow(path)
         except Invalid as exc:
-            problems += [FileProblem(path, problem) for problem in exc.problems]
+            problems += [FileProblem(shown_path(path), problem) for problem in exc.problems]
             continue
         first = definitions.setdefault(definition.graph.workflow, (definition, path))[1]
         if first != path:
-            problems.append(FileProblem(path, _taken(definition.graph.workflow, first)))
+            problems.append(FileProblem(shown_path(path), _taken(definition.graph.workflow, first)))
     return [definition for definition, _ in definitions.values()], problems
 
 
@@ -75,5 +76,5 @@ def _without_collector() -> Iterator[None]:
 
 
 def _taken(name: str, path: str) -> Problem:
-    message = f'the workflow "{name}" is in {os.path.basename(path)} already; give it another name'
+    message = f'the workflow "{name}" is in {shown_path(os.path.basename(path))} already; give it another name'
     return Problem(field="name", code="duplicate", message=message)

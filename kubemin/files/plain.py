@@ -6,9 +6,11 @@ surrogate pairs), and depth and size are bounded, so that whatever walks the dat
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 MAX_BYTES = 16 * 1024 * 1024  # of a file
+MAX_PATH = 4096  # PATH_MAX
 MAX_DEPTH = 100  # lists and mappings inside each other
 MAX_NODES = 4_000_000  # values, those that aliases repeat counted each time
 TEXT_WEIGHT = 8  # so many characters count like one more value: aliases can repeat long texts, too
@@ -52,6 +54,11 @@ def one_line(text: str, longest: int = 1000) -> str:
     if len(text) > longest:
         text = text[:longest] + "…"
     return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path inside a message: names of files may hold newlines, and bytes that are not UTF-8."""
+    return one_line(os.fspath(path), MAX_PATH)
 
 
 def _printable(character: str) -> str:

@@ -10,17 +10,18 @@ from typing import Any
 
 from kubemin.files.checks import Checks, is_number, shown
 from kubemin.files.document import child
+from kubemin.files.plain import MAX_PATH
+from kubemin.model.names import SECRET
 from kubemin.model.references import as_text
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
+_SECRET = re.compile(SECRET)
 _RESERVED = "KUBEMIN_"
 _LIMITS = ("memory", "cpu", "pids", "bestEffort")
 _CORES = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m?)")
 _MAX_CORES = 4096.0
 _MAX_PIDS = 4_194_304  # PID_MAX_LIMIT of a 64-bit kernel, proc(5)
-_MAX_PATH = 4096  # PATH_MAX
 
 
 def read_run(value: Any, at: str, checks: Checks) -> list[str]:
@@ -54,7 +55,7 @@ def read_with(value: Any, at: str, checks: Checks) -> dict[str, Any]:
 
 
 def read_workdir(value: Any, at: str, checks: Checks) -> str:
-    return checks.text(value, at, longest=_MAX_PATH)
+    return checks.text(value, at, longest=MAX_PATH)
 
 
 def read_env(value: Any, at: str, checks: Checks) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from kubemin.model.states import Cause, TaskState
 _SCARCE = frozenset(
     {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}  # another time it may work
 )
+MESSAGE_CHARACTERS = 2000  # of the sentence about an end that is kept
 KILL_GRACE = 5.0  # seconds from TERM to KILL: long enough for a database client to roll back
 
 

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
+from kubemin import users
 from kubemin.config.table import TABLE
+from kubemin.model.names import SECRET
 from kubemin.model.records import Claim
 from kubemin.steps.base import StartFailed
 
@@ -29,7 +31,7 @@ _DAEMONS: Final = frozenset(  # what systemd tells the daemon, and where its set
     )
 )
 _SETTINGS: Final = frozenset(variable for key in TABLE for variable in key.variables)
-_SECRET_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
+_SECRET_NAME: Final = re.compile(SECRET)
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -91,8 +93,15 @@ def step_environment(env: Any, secrets_dir: str | None) -> Environment:
             values[name] = read_secret(name, value.get("secret"), secrets_dir)
             secrets.add(values[name])
         else:
-            values[name] = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            values[name] = _passable(name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
     return Environment(values, tuple(sorted(secrets - {""}, key=len, reverse=True)))
+
+
+def _passable(variable: str, value: str) -> str:
+    """The compiler refuses a NUL, and cannot see one that a reference brings in."""
+    if "\0" in value:
+        raise StartFailed(f"env.{variable} holds a NUL character, which cannot be passed to a program")
+    return value
 
 
 def read_secret(variable: str, secret: Any, secrets_dir: str | None) -> str:
@@ -130,9 +139,8 @@ def _read(where: str) -> bytes:
 
 
 def _home(user: str | None, environ: Mapping[str, str]) -> str:
-    import pwd
-
-    try:
-        return (pwd.getpwnam(user) if user else pwd.getpwuid(os.geteuid())).pw_dir
-    except KeyError:  # a container's bare uid; an unknown `user` is told when the step starts
-        return "/" if user else environ.get("HOME") or "/"
+    entry = users.find(user) if user else users.by_number(os.geteuid())
+    if entry is not None:
+        return entry.pw_dir
+    # A container's bare uid; an unknown `user` is told when the step starts.
+    return "/" if user else environ.get("HOME") or "/"

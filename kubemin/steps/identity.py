@@ -1,7 +1,4 @@
-"""Whose rights a step runs with: looked up before the fork, taken on after it.
-
-Name services may ask the network or hold locks, so nothing is looked up in a forked child.
-"""
+"""Whose rights a step runs with: looked up before the fork, taken on after it."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import os
 
 import msgspec
 
-from kubemin import clock
+from kubemin import clock, users
 from kubemin.steps.base import StartFailed
 
 _REMEMBERED_SECONDS = 60.0  # group membership changes now and then; a lookup may cost a network round trip
@@ -45,10 +42,7 @@ def identity_of(user: str | None) -> Identity | None:
 
 
 def _look_up(user: str) -> Identity:
-    import pwd
-
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        raise StartFailed(f"cannot run as user {user!r}: there is no such user") from None
-    return Identity(entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(user, entry.pw_gid)))
+    entry = users.find(user)
+    if entry is None:
+        raise StartFailed(f"cannot run as user {user!r}: there is no such user")
+    return Identity(entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(entry.pw_name, entry.pw_gid)))

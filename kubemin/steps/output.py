@@ -36,11 +36,12 @@ def encode_result(value: Any) -> bytes:
         body = _encode(value)
         # What msgspec turns into something else (NaN, sets, bytes, dates, keys that are no text) comes back unequal.
         if type(value) not in _PLAIN and _decode(body) != value:
-            _check(value, "", 0)
+            _check(value, "")
+        _check_depth(value, body, "the result")
     except StartFailed:
         raise
     except RecursionError:
-        raise refused(f"the result is nested deeper than {DEPTH} levels") from None
+        raise _too_deep("the result") from None
     except Exception as error:
         raise refused(f"the result has no JSON form: {error}"[:500]) from None
     if len(body) > OUTPUT_BYTES:
@@ -48,19 +49,34 @@ def encode_result(value: Any) -> bytes:
     return body
 
 
-def _check(value: Any, where: str, depth: int) -> None:
+def _check_depth(value: Any, body: bytes, what: str) -> None:
+    """As in a workflow file: whatever walks the value later may recurse. `body` is its JSON: few have many brackets."""
+    if body.count(b"[") + body.count(b"{") <= DEPTH:
+        return
+    level = [value]
+    for _ in range(DEPTH + 1):
+        level = [part for part in level if isinstance(part, dict | list | tuple)]
+        if not level:
+            return
+        level = [item for part in level for item in (part.values() if isinstance(part, dict) else part)]
+    raise _too_deep(what)
+
+
+def _too_deep(what: str) -> StartFailed:
+    return refused(f"{what} is nested deeper than {DEPTH} levels")
+
+
+def _check(value: Any, where: str) -> None:
     """Equal is too strict for tuples, which are lists to JSON: so look at each part."""
     at = f"the result{where}"
-    if depth > DEPTH:
-        raise refused(f"the result is nested deeper than {DEPTH} levels")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise refused(f"{at} has the key {key!r:.100}, and JSON has only text as keys")
-            _check(item, f"{where}.{key}", depth + 1)
+            _check(item, f"{where}.{key}")
     elif isinstance(value, list | tuple):
         for n, item in enumerate(value):
-            _check(item, f"{where}[{n}]", depth + 1)
+            _check(item, f"{where}[{n}]")
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise refused(f"{at} is {value}, which JSON cannot hold; return a number or None")
@@ -110,7 +126,8 @@ def _document(content: bytes) -> msgspec.Raw:
     except (msgspec.MsgspecError, UnicodeEncodeError, OverflowError) as error:
         raise refused(f"$KUBEMIN_OUTPUT is not JSON: {error}") from None
     except RecursionError:
-        raise refused("$KUBEMIN_OUTPUT is nested too deeply") from None
+        raise _too_deep("$KUBEMIN_OUTPUT") from None
     if len(body) > OUTPUT_BYTES:
         raise refused(f"$KUBEMIN_OUTPUT is {len(body)} bytes as JSON, and at most {OUTPUT_BYTES} are kept")
+    _check_depth(value, body, "$KUBEMIN_OUTPUT")
     return msgspec.Raw(body)

@@ -16,8 +16,8 @@ from typing import Any, Final
 from kubemin.model.states import Cause, TaskState
 from kubemin.steps.base import Ended, StartFailed, storable
 
-MESSAGE_CHARACTERS: Final = 2000
-TRACEBACK_BYTES: Final = 16 * 1024  # the end of it: where the exception is
+TEXT_CHARACTERS: Final = 1024 * 1024  # of an exception; what is kept is cut when its secrets are masked
+TRACEBACK_CHARACTERS: Final = 16 * 1024  # the end of it: where the exception is
 INTERRUPTED_EXIT: Final = 130  # of KeyboardInterrupt, as shells have it
 
 Function = Callable[..., Any]
@@ -96,7 +96,7 @@ def describe(error: BaseException) -> str:
     except Exception:
         text = "(its text cannot be shown)"
     name = type(error).__name__
-    return (f"{name}: {text}" if text else name)[:MESSAGE_CHARACTERS]
+    return (f"{name}: {text}" if text else name)[:TEXT_CHARACTERS]
 
 
 def ended_by(error: BaseException) -> Ended:
@@ -119,7 +119,7 @@ def _exited(code: object) -> Ended:
     if code is None or isinstance(code, int):
         status = int(code or 0) & 0xFF
         return Ended(TaskState.FAILED, Cause.EXIT, f"sys.exit({status}) in a Python step", exit_code=status)
-    return Ended(TaskState.FAILED, Cause.EXIT, str(code)[:MESSAGE_CHARACTERS], exit_code=1)
+    return Ended(TaskState.FAILED, Cause.EXIT, str(code), exit_code=1)
 
 
 def traceback_of(error: BaseException) -> str:
@@ -133,7 +133,12 @@ def traceback_of(error: BaseException) -> str:
         lines = traceback.format_exception(type(shown), shown, _users(shown.__traceback__))
     except Exception:
         return ""
-    return "".join(lines)[-TRACEBACK_BYTES:]
+    return _last_lines("".join(lines))
+
+
+def _last_lines(text: str) -> str:
+    """Cut between two lines: half a secret would not be masked."""
+    return text if len(text) <= TRACEBACK_CHARACTERS else text[-TRACEBACK_CHARACTERS:].partition("\n")[2]
 
 
 def _users(trace: TracebackType | None) -> TracebackType | None:

@@ -109,12 +109,18 @@ def _remove(path: str) -> None:
 
 
 def _open_up(path: str) -> None:
-    """A step may have taken write permission from its folders. Links are not followed."""
-    with suppress(OSError):
-        os.chmod(path, 0o700)
-    for folder, names, _ in os.walk(path):
+    """A step may have taken write permission from its folders. Nothing else is touched: a link leads out of here, a
+    hard link is the same file elsewhere, and another process of the step's user may exchange one for the other."""
+    _allow_all(path)
+    for _, names, _, above in os.fwalk(path):
         for name in names:
-            where = os.path.join(folder, name)
-            if not os.path.islink(where):
-                with suppress(OSError):
-                    os.chmod(where, 0o700)
+            _allow_all(name, above)
+
+
+def _allow_all(folder: str, above: int | None = None) -> None:
+    with suppress(OSError):
+        fd = os.open(folder, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)
+        finally:
+            os.close(fd)

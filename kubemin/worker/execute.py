@@ -22,7 +22,7 @@ from kubemin.model.references import ReferenceMissing, render_work
 from kubemin.model.states import Cause, TaskState
 from kubemin.scoreboard import SlotWriter
 from kubemin.steps import environment
-from kubemin.steps.base import KILL_GRACE, Ended, StartFailed, Step, storable
+from kubemin.steps.base import KILL_GRACE, MESSAGE_CHARACTERS, Ended, StartFailed, Step, storable
 from kubemin.steps.command import execute as execute_command
 from kubemin.steps.containment.base import Containment
 from kubemin.steps.hiding import hide_secrets
@@ -93,6 +93,7 @@ class Executor:
             ended, output = self._dispatch(claim)
             ended.message = ended.message and storable(ended.message)
             ended, output = hide_secrets(self._secrets, ended, output)
+            ended.message = ended.message[:MESSAGE_CHARACTERS]  # not before: half a secret would not be masked
         except StepInterrupted:
             ended, output = _DRAINED, None
         except Exception as error:
@@ -305,7 +306,11 @@ class _Environ:
 
     def __enter__(self) -> None:
         self._before = os.environ.copy()
-        os.environ.update(self._values)
+        try:
+            os.environ.update(self._values)
+        except BaseException:  # one that cannot be set: those before it are not for the next task
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
         os.environ.clear()

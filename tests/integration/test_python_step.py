@@ -29,9 +29,9 @@ def give(what):
         "large": "x" * 65537, "surrogate": "\\ud800", "huge": 2 ** 80, "tuple": (1, (2, 3)),
         "none": None, "text": "grüß", "float": 1.5,
     }[what]
-def deep():
+def deep(levels):
     value = []
-    for _ in range(100_000): value = [value]
+    for _ in range(levels - 1): value = [value]
     return value
 def hold(megabytes): return len(bytearray(megabytes << 20))
 def spend(seconds):
@@ -76,6 +76,7 @@ def tell(name):
     print("the secret is", os.environ[name])
     return {"dsn": ["pw=" + os.environ[name], 7], os.environ[name]: None}
 
+def tell_late(name): raise ConnectionError("x" * 1980 + os.environ[name] + "y" * 100_000)
 def tell_by_raising(name):
     raise ConnectionError("refused for " + os.environ[name])
     return name
@@ -174,7 +175,10 @@ def test_what_json_cannot_hold_is_refused(worker: WorkerProcess, what: str, mess
 
 
 def test_nesting_without_end_and_coroutines_are_refused(worker: WorkerProcess) -> None:
-    assert worker.run("deep").cause is Cause.OUTPUT
+    assert worker.run("deep", 100).state is TaskState.COMPLETED
+    for levels in (101, 100_000):
+        outcome = worker.run("deep", levels)
+        assert outcome.cause is Cause.OUTPUT and "deeper than 100" in outcome.message
     assert "coroutine" in worker.run("later").message
 
 
@@ -343,7 +347,21 @@ def test_secrets_are_read_late_and_masked(start: Callable[..., WorkerProcess], t
     worker.give(work | {"python": "work:tell_by_raising"})
     outcome = worker.outcome()
     assert outcome.message == "ConnectionError: refused for ***" and "hunter2" not in outcome.stderr
-    assert "hunter2" not in worker.log_text()
+    worker.give(work | {"python": "work:tell_late"})
+    outcome = worker.outcome()
+    assert outcome.message == f"ConnectionError: {'x' * 1980}***"[:2000]
+    assert "hunter2" not in outcome.stderr and "hunter2" not in worker.log_text()
+
+
+def test_an_environment_that_cannot_be_set_leaves_nothing_to_the_next_task(
+    start: Callable[..., WorkerProcess], tmp_path: Path
+) -> None:
+    (tmp_path / "db").write_text("hunter2hunter2\n")
+    worker = start(secrets_dir=str(tmp_path))
+    worker.give({"python": "work:add", "args": [1], "env": {"PW": {"secret": "db"}, "B=C": "1"}})
+    assert worker.outcome().state is TaskState.FAILED
+    worker.give({"python": "work:environ", "args": ["PW"]})
+    assert bytes(worker.outcome().output or b"") == b"[null]"
 
 
 # --- the running task -------------------------------------------------------------------------------------------------

@@ -260,6 +260,7 @@ def test_without_a_folder_a_command_starts_in_its_scratch_folder(worker: WorkerP
         ('echo "1 2" > "$KUBEMIN_OUTPUT"', "not JSON"),
         ('echo "[NaN]" > "$KUBEMIN_OUTPUT"', "not JSON"),
         ("""python3 -c 'print("[" * 30000)' > "$KUBEMIN_OUTPUT" """, "$KUBEMIN_OUTPUT is"),
+        ("""python3 -c 'print("[" * 101 + "]" * 101)' > "$KUBEMIN_OUTPUT" """, "deeper than 100"),
     ],
 )
 def test_false_output_files(worker: WorkerProcess, script: str, message: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from kubemin.errors import Invalid
 from kubemin.files import bind_params, load_directory, load_workflow, load_workflow_text
 from kubemin.model.graph import Graph
+from kubemin.model.references import render_work
 
 GOOD = "name: {}\nsteps:\n  - {{name: a, run: [./x.sh], workdir: sub}}\n"
 
@@ -25,6 +26,31 @@ def test_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert definition.graph.nodes[0].work == {"run": ["./x.sh"], "workdir": f"{tmp_path}/sub"}
     monkeypatch.chdir(tmp_path)
     assert load_workflow("one.yaml") == definition
+
+
+def test_a_folder_that_looks_like_a_reference_is_none(tmp_path: Path) -> None:
+    folder = tmp_path / "a b${{x}}\n$${{ü"
+    folder.mkdir()
+    (folder / "one.yaml").write_text(GOOD.format("one"))
+    graph = load_workflow(folder / "one.yaml").graph
+    assert graph.directory == str(folder)
+    assert graph.nodes[0].work is not None
+    assert render_work(graph.nodes[0].work, {})["workdir"] == f"{folder}/sub"
+
+
+def test_names_that_are_not_utf8_are_told_in_a_line_that_can_be_printed(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    folder = tmp_path / odd
+    folder.mkdir()
+    (folder / "one.yaml").write_text(GOOD.format("one"))
+    with pytest.raises(Invalid, match="rename it") as caught:
+        load_workflow(folder / "one.yaml")
+    assert caught.value.source == f"{tmp_path}/caf\\udce9/one.yaml"
+    (tmp_path / f"{odd}.yaml").write_text("name: bad\n")
+    (tmp_path / f"{odd}\n.yaml").write_text(GOOD.format("one"))
+    definitions, problems = load_directory(tmp_path)
+    assert [definition.graph.workflow for definition in definitions] == ["one"]
+    assert [str(problem).partition(": ")[0] for problem in problems] == [f"{tmp_path}/caf\\udce9.yaml"]
 
 
 def test_a_file_with_problems_names_itself(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import stat
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,9 @@ from kubemin.model.records import Claim
 from kubemin.model.states import Cause, TaskState
 from kubemin.model.transitions import NOT_TRIED_AGAIN
 from kubemin.steps import environment, python
+from kubemin.steps import scratch as scratch_module
 from kubemin.steps.base import StartFailed, start_failed
+from kubemin.steps.identity import identity_of
 from kubemin.steps.scratch import Place
 from kubemin.worker.title import Title
 
@@ -69,6 +72,11 @@ def test_values_become_text_and_secrets_masks(tmp_path: Path) -> None:
         "A": "short", "B": "much longer", "E": "", "N": "1", "T": "true", "S": "x", "L": "[1]"
     }  # fmt: skip
     assert found.masks == ("much longer", "short")
+
+
+def test_a_value_that_no_program_can_be_given_is_told_by_name() -> None:
+    with pytest.raises(StartFailed, match=r"env\.A holds a NUL"):
+        environment.step_environment({"A": "x\0y"}, None)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def test_admission(allow: list[str], path: str, admitted: bool) -> None:
 def test_messages_are_one_bounded_line() -> None:
     assert python.describe(ValueError("a\n  b")) == "ValueError: a b"
     assert python.describe(KeyError()) == "KeyError"
-    assert len(python.describe(ValueError("x" * 10_000))) == python.MESSAGE_CHARACTERS
+    assert len(python.describe(ValueError("x" * 10_000_000))) == python.TEXT_CHARACTERS
 
 
 def test_how_exceptions_end_a_step() -> None:
@@ -165,6 +173,34 @@ def test_scratch_folders(tmp_path: Path) -> None:
     other = Place(Settings(state_dir=str(tmp_path)), 11, "marker").make()
     place.clear()
     assert not os.path.exists(left.path) and os.path.exists(other.path)
+
+
+def test_a_folder_without_rights_goes_and_a_file_that_it_shares_stays_as_it_was(tmp_path: Path) -> None:
+    shared, outside = tmp_path / "shared", tmp_path / "outside"
+    shared.write_text("x")
+    shared.chmod(0o440)
+    outside.mkdir(0o500)
+    with Place(Settings(state_dir=str(tmp_path)), 1, "marker").make() as scratch:
+        closed = Path(scratch.tmp, "closed")
+        (closed / "below").mkdir(parents=True)
+        os.link(shared, closed / "linked")
+        (closed / "link").symlink_to(outside)
+        # What a removal leaves of it where rights are missing: as root none are, so this part is called by itself.
+        for folder in (closed / "below", closed):
+            folder.chmod(0)
+        scratch_module._open_up(str(closed))
+        assert [stat.S_IMODE(folder.stat().st_mode) for folder in (closed, closed / "below")] == [0o700, 0o700]
+    assert not os.path.exists(scratch.path)
+    assert (stat.S_IMODE(shared.stat().st_mode), stat.S_IMODE(outside.stat().st_mode)) == (0o440, 0o500)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root takes on another user")
+def test_a_user_may_be_given_by_number() -> None:
+    nobody = pwd.getpwnam("nobody")
+    assert identity_of(str(nobody.pw_uid)) == identity_of("nobody")
+    assert environment.base_environment(str(nobody.pw_uid), {})["HOME"] == nobody.pw_dir
+    with pytest.raises(StartFailed, match="no such user"):
+        identity_of("4294967290")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")

@@ -13,8 +13,8 @@ from kubemin import clock
 from kubemin.cli.checks.base import Finding, note, ok, wrong
 from kubemin.cli.pool import live_pid
 from kubemin.config import Settings
-from kubemin.config.host import user_name
 from kubemin.errors import StoreUnavailable
+from kubemin.users import name_of
 
 SCARCE = 1024**3  # bytes of free disk that deserve a note
 TOO_LITTLE = 64 * 1024**2
@@ -38,8 +38,8 @@ def _directory(name: str, path: str) -> Finding:
     if info.st_mode & stat.S_IWOTH:
         return wrong(name, f"{path} may be written by everybody, who could run commands as you; chmod 0750 {path}")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        return note(name, f"{path} belongs to {user_name(info.st_uid)}, and this user may not write there")
-    return ok(name, f"{path}, of {user_name(info.st_uid)}, mode {stat.S_IMODE(info.st_mode):04o}")
+        return note(name, f"{path} belongs to {name_of(info.st_uid)}, and this user may not write there")
+    return ok(name, f"{path}, of {name_of(info.st_uid)}, mode {stat.S_IMODE(info.st_mode):04o}")
 
 
 def lock(settings: Settings) -> Iterator[Finding]:

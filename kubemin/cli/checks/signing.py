@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from kubemin import signing
 from kubemin.cli.checks.base import Finding, note, ok, wrong
 from kubemin.config import Settings
-from kubemin.config.host import user_name
 from kubemin.errors import Invalid, Unreachable
 from kubemin.modes import in_fleet
 from kubemin.store.redis.node import NodeRecord
+from kubemin.users import name_of
 
 CHECK = "signing"
 
@@ -34,7 +34,7 @@ def keys(settings: Settings) -> Iterator[Finding]:
 def _file(path: str, signer: signing.Signer) -> Finding:
     status = os.stat(path)
     if status.st_uid not in (0, os.geteuid()):
-        owner = user_name(status.st_uid)
+        owner = name_of(status.st_uid)
         return note(CHECK, f"{path} belongs to {owner}, who may change it; chown it to root or the daemon's user")
     more = f", verifies {len(signer.ids) - 1} more" if len(signer.ids) > 1 else ""
     return ok(CHECK, f"{path}, mode {status.st_mode & 0o777:04o}: signs with key {signer.id}{more}")
