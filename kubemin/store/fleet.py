@@ -3,8 +3,8 @@
 `store/redis/node.py` has it. Contract, in addition to that of `base.py`:
 
 * A worker has one store of its own, opened after the fork. `finish_and_claim` is its only call while it is busy,
-  `begin_wait` and `end_wait` while it is idle. A request that was answered gets the same answer again, also over a new
-  connection: after an error, call again with the same outcomes.
+  `begin_wait`, `end_wait` and `claim_popped` while it is idle. A request that was answered gets the same answer again,
+  also over a new connection: after an error, call again with the same outcomes.
 * `StoreUnavailable` with `fatal` False passes by itself: keep what is finished, wait `client.retry_in()` seconds.
 * Duties (`promote`, `expire`, `prune`, `fire`, `recover_lapsed`) are the leader's: after `lead` they carry epoch and
   holder, and the store raises `Refused` with code `fenced` when another term is in force. `advance` and `rescue` may be
@@ -27,22 +27,26 @@ class FleetStore(Store, Protocol):
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def finish_and_claim(
-        self, owner: Owner, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int, entry: Entry | None = None
+        self, owner: Owner, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int
     ) -> tuple[list[Verdict], list[Claim]]:
         """One round trip: record how attempts ended with all that follows, let go their locks, and claim up to `limit`
-        tasks; first the popped `entry`, if its task is still to be had. A retired owner gets no claims, and its
-        outcomes are FENCED, or DUPLICATE where they were accepted before."""
+        tasks. A retired owner gets no claims, and its outcomes are FENCED, or DUPLICATE where they were accepted
+        before."""
 
     def owes(self, owner: Owner) -> bool:
         """Whether a call failed that may have claimed something: `finish_and_claim` tells it when it is called
         again."""
 
-    def begin_wait(self, queues: Sequence[str]) -> int:
-        """Block until a queue (in priority order) has an entry, 2 s at most; a descriptor that is readable at its
-        end."""
+    def begin_wait(self, owner: Owner, queues: Sequence[str], limit: int) -> int:
+        """Block until a queue (in priority order) has an entry, 2 s at most, and claim up to `limit` tasks then; a
+        descriptor that is readable at its end. The claim is a request like any: until `claim_popped` has told of it,
+        the owner `owes`."""
 
     def end_wait(self, queues: Sequence[str]) -> Entry | None:
-        """What was popped. It is not claimed: pass it to `finish_and_claim`. Lost in between, `rescue` finds it."""
+        """What was popped."""
+
+    def claim_popped(self, owner: Owner, queues: Sequence[str], entry: Entry | None) -> list[Claim]:
+        """What was claimed at the end of the wait. An entry whose claim failed is found by `rescue`."""
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 

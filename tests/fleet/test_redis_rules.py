@@ -44,7 +44,7 @@ def entries(store: NodeStore, queue: str = "default") -> list[str]:
 def test_a_reply_that_is_lost_is_given_again_and_nothing_runs_nowhere(server: Server, store: NodeStore) -> None:
     accept(store, *(single() for _ in range(3)))
     (claim,) = take(store, 1)
-    request = store._claims._request(store._claims._lives[ALICE], (outcome(claim, output=1),), ("default",), 1, None)
+    request = store._claims._request(store._claims._lives[ALICE], (outcome(claim, output=1),), ("default",), 1)
     other = another(server)
     other.client.run(store._claims._script, request.touched, *request.arguments)  # applied; its reply goes nowhere
     verdicts, claims = store.finish_and_claim(ALICE, [outcome(claim, output=1)], ["default"], 1)
@@ -54,25 +54,10 @@ def test_a_reply_that_is_lost_is_given_again_and_nothing_runs_nowhere(server: Se
     other.close()
 
 
-def test_what_was_popped_is_claimed_in_one_call(store: NodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever else has to be asked was asked before the wait, when nobody waited."""
-    monkeypatch.setattr("kubemin.store.redis.session.TIME_LIFE", 0.0)
-    accept(store, single(), single())
-    for _ in range(2):  # the first call of a life loads the script, and asks for its number
-        store.begin_wait(["default"])
-        entry = store.end_wait(["default"])
-        assert entry is not None
-        calls: list[float] = []
-        store.client.observe = calls.append
-        _, (claim,) = store.finish_and_claim(ALICE, (), ["default"], 1, entry)
-        finish(store, outcome(claim))
-    assert len(calls) == 2
-
-
 def test_a_repeat_of_a_steps_claim_tells_the_same_step(server: Server, store: NodeStore) -> None:
     start(store, ONE)
     assert take(store, 1, BOB, ("none",)) == []
-    request = store._claims._request(store._claims._lives[BOB], (), ("default",), 1, None)
+    request = store._claims._request(store._claims._lives[BOB], (), ("default",), 1)
     other = another(server)
     other._claims._call(request)
     (claim,) = take(store, 1, BOB)
@@ -83,7 +68,7 @@ def test_a_repeat_of_a_steps_claim_tells_the_same_step(server: Server, store: No
 def test_a_request_in_the_socket_of_a_dead_worker_claims_and_finishes_nothing(server: Server, store: NodeStore) -> None:
     runs = accept(store, single(), single())
     (claim,) = take(store, 1)
-    request = store._claims._request(store._claims._lives[ALICE], (outcome(claim),), ("default",), 1, None)
+    request = store._claims._request(store._claims._lives[ALICE], (outcome(claim),), ("default",), 1)
     assert store.lose(ALICE, None) == [(claim.run, 0)]
     late = another(server)
     assert late._claims._call(request) == ["RETIRED", "F"]
@@ -95,7 +80,7 @@ def test_a_request_in_the_socket_of_a_dead_worker_claims_and_finishes_nothing(se
 def test_an_older_request_that_arrives_late_is_refused(server: Server, store: NodeStore) -> None:
     accept(store, single(), single())
     take(store, 1, queues=("none",))
-    request = store._claims._request(store._claims._lives[ALICE], (), ("default",), 1, None)
+    request = store._claims._request(store._claims._lives[ALICE], (), ("default",), 1)
     store._claims._lives[ALICE].unanswered = None
     assert len(take(store, 1)) == 1
     late = another(server)
@@ -142,28 +127,6 @@ def test_an_entry_that_was_pushed_twice_is_claimed_once(store: NodeStore) -> Non
     store.client.execute("RPUSH", keys.queue("default"), entry, "nonsense", "x.0@1")
     assert len(take(store, 9)) == 1
     assert len(locks(store)) == 1
-
-
-def test_a_popped_entry_is_claimed_with_the_next_request(store: NodeStore) -> None:
-    run = accept(store, single(queue="etl"))[0]
-    store.begin_wait(["default", "etl"])
-    entry = store.end_wait(["default", "etl"])
-    assert entry is not None and entry[1] == 2
-    _, claims = store.finish_and_claim(ALICE, [], ["default", "etl"], 1, entry)
-    assert [claim.run for claim in claims] == [run]
-
-
-def test_a_waiting_worker_gets_what_a_finish_made_ready(server: Server, store: NodeStore) -> None:
-    start(store, workflow("two", node("a"), node("b", 0)))
-    (first,) = take(store, 1)
-    waiting = another(server)
-    waiting.begin_wait(["default"])
-    finish(store, outcome(first))
-    entry = waiting.end_wait(["default"])
-    assert entry is not None
-    _, claims = waiting.finish_and_claim(BOB, [], ["default"], 1, entry)
-    assert [claim.step for claim in claims] == ["b"]
-    waiting.close()
 
 
 # --- locks ---

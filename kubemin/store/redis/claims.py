@@ -24,6 +24,7 @@ from kubemin.store.fleet import Entry as Entry
 from kubemin.store.inputs import Round
 from kubemin.store.plans import CorruptDefinition, Plan
 from kubemin.store.redis import keys
+from kubemin.store.redis.connection import Command
 from kubemin.store.redis.fresh import Fresh, started
 from kubemin.store.redis.lives import Life, Request, owner_of, slot_name
 from kubemin.store.redis.plain import needed_by
@@ -40,6 +41,7 @@ OUTPUT_BYTES = 256 << 20  # of all tails: `retention.outputBytes`
 MOST_BYTES = 16 * PAYLOAD_BYTES  # of a single task's work: beyond what anybody could submit, with a call's input
 RETIRED_FOR = 86_400  # seconds that a dead worker's late requests are still known
 
+_NOW, _ENTRY = 3, slice(8, 10)  # places of arguments
 _ENDS = TASK_TERMINAL - {TaskState.SKIPPED}  # what a worker may report
 _VERDICTS = {
     "A": Verdict.ACCEPTED,
@@ -62,15 +64,15 @@ class Claims:
     # --- one round trip ----------------------------------------------------------------------------------------------
 
     def finish_and_claim(
-        self, owner: Owner, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int, entry: Entry | None = None
+        self, owner: Owner, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int
     ) -> tuple[list[Verdict], list[Claim]]:
         life = self._life(owner)
-        verdicts = self._finish(life, tuple(outcomes), queues, limit, entry)
+        verdicts = self._finish(life, tuple(outcomes), queues, limit)
         claims, life.taken = life.taken, []
         return verdicts, claims
 
     def finish(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
-        return self._finish(self._life(owner), tuple(outcomes), (), 0, None)
+        return self._finish(self._life(owner), tuple(outcomes), (), 0)
 
     def owes(self, owner: Owner) -> bool:
         """Whether this life may hold claims that the caller was not told: the next call tells them."""
@@ -83,16 +85,48 @@ class Claims:
             life = self._lives[owner] = Life(owner, self.s.node)
         return life
 
-    def _finish(
-        self, life: Life, told: tuple[Outcome, ...], queues: Sequence[str], limit: int, entry: Entry | None
-    ) -> list[Verdict]:
+    def _finish(self, life: Life, told: tuple[Outcome, ...], queues: Sequence[str], limit: int) -> list[Verdict]:
         if (pending := life.unanswered) is not None:
             verdicts = self._send(life, pending)
             if pending.outcomes == told:
                 if limit > pending.limit and not life.taken:
-                    self._send(life, self._request(life, (), queues, limit, entry))
+                    self._send(life, self._request(life, (), queues, limit))
                 return verdicts
-        return self._send(life, self._request(life, told, queues, limit, entry))
+        return self._send(life, self._request(life, told, queues, limit))
+
+    # --- a claim behind a wait ---------------------------------------------------------------------------------------
+
+    def wait(self, owner: Owner, block: Command, queues: Sequence[str], limit: int) -> int:
+        """Send `block`, which ends when it has popped an entry, and the claim of that entry behind it: the server runs
+        both in one turn, so that nobody waits for a second round trip. The script finds what was popped.
+
+        One that claims nothing is not written into the slot's record, which would be a write every two seconds of every
+        idle worker. So its number is used up only with its reply: without that the request is sent again, as an
+        ordinary one, which is written, and stands before any that has a higher number."""
+        life = self._life(owner)
+        self.s.client.connect()  # what was not sent is not owed
+        request = self._request(life, (), queues, limit)
+        sent = list(request.arguments)
+        sent[_NOW] = "" if self.s.clock is None else self.s.clock()  # it is run later
+        sent[_ENTRY] = "?", " ".join(keys.held(name, v) for name in queues for v in self.s.versions)
+        return self.s.client.begin(block, self._script, request.touched, sent)
+
+    def claim_popped(self, owner: Owner, queues: Sequence[str], entry: Entry | None) -> list[Claim]:
+        """`entry` is asked for by name where the script found nothing: what it looked at first may be no task, or was
+        another's, whose node is of a version that claims in a call of its own."""
+        life = self._life(owner)
+        request = life.unanswered
+        if request is None:
+            raise ValueError("nothing is waited for")
+        request.arguments[_ENTRY] = entry or ("", 0)  # for whenever it has to be sent again
+        raw = self.s.client.end_script()
+        self._send(life, request, None if raw is None else unpack_reply(raw))
+        if entry is not None and not life.taken:
+            named = self._request(life, (), queues, request.limit)
+            named.arguments[_ENTRY] = entry
+            self._send(life, named)
+        claims, life.taken = life.taken, []
+        return claims
 
     def deliver(self, owner: Owner, outcomes: Sequence[Outcome]) -> list[Verdict]:
         """What a living worker has not told yet, told for it: the numbers of its own requests stay as they are."""
@@ -114,9 +148,7 @@ class Claims:
             known = self._touched[queues] = tuple(key for pair in pairs for key in pair)
         return known
 
-    def _request(
-        self, life: Life, outcomes: tuple[Outcome, ...], queues: Sequence[str], limit: int, entry: Entry | None
-    ) -> Request:
+    def _request(self, life: Life, outcomes: tuple[Outcome, ...], queues: Sequence[str], limit: int) -> Request:
         life.number += 1
         now, shift = self.s.now(), self.s.shift()
         request = Request(outcomes, (life.key, *self._queue_keys(queues)), limit)
@@ -133,10 +165,9 @@ class Claims:
             plain += (name, fresh.record(each, life.place, now, shift), output, fresh.after)
             request.order.append(number)
         request.order += later
-        popped, source = ("", 0) if entry is None else entry
         request.arguments = [
             keys.PREFIX, self._for_engine(life, full), life.number, now, life.name, life.lock, round(self.ttl * 1000),
-            limit, popped, source, 1 if full else 0, life.place, *plain,
+            limit, "", 0, 1 if full else 0, life.place, *plain,
         ]  # fmt: skip
         life.unanswered = request
         return request
@@ -155,9 +186,10 @@ class Claims:
             )
         )
 
-    def _send(self, life: Life, request: Request) -> list[Verdict]:
-        """The claims are in `life.taken` before anything else can fail: what is held has to be run, or given back."""
-        reply = self._call(request)
+    def _send(self, life: Life, request: Request, reply: list[Any] | None = None) -> list[Verdict]:
+        """The claims are in `life.taken` before anything else can fail: what is held has to be run, or given back. With
+        `reply` it was sent before."""
+        reply = reply or self._call(request)
         if reply[0] == "STALE" and not life.sure:
             life.number = request.arguments[2] = int(reply[1]) + 1
             reply = self._call(request)
@@ -176,7 +208,7 @@ class Claims:
                 self.s.follow_up()
         self.s.changes += begun
         if spoilt:
-            self._finish(life, spoilt, (), 0, None)
+            self._finish(life, spoilt, (), 0)
         return verdicts
 
     def _call(self, request: Request) -> list[Any]:

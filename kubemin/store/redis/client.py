@@ -71,8 +71,7 @@ class Client:
     def run(self, what: Script | str, keys: Sequence[str], *arguments: Argument, timeout: float | None = None) -> Any:
         """One script by its hash, loaded where the server does not know it."""
         loaded = self._loaded(what)
-        command = (b"EVALSHA", loaded.sha, len(keys), *keys, *arguments)
-        reply = self._exchange([command], timeout)[0]
+        reply = self._exchange([_evalsha(loaded, keys, arguments)], timeout)[0]
         if _is_missing_script(reply):
             reply = self._exchange([(b"EVAL", loaded.text, len(keys), *keys, *arguments)], timeout)[0]
         return self._checked(reply)
@@ -91,7 +90,7 @@ class Client:
         for arguments in calls:
             if self.beat is not None:
                 self.beat(SERVER)
-            command = (b"EVALSHA", loaded.sha, len(keys), *keys, *arguments)
+            command = _evalsha(loaded, keys, arguments)
             ahead.append(command)
             self._send_ahead(command)
             if len(ahead) > IN_FLIGHT:
@@ -193,26 +192,40 @@ class Client:
         host, _, port = place.rpartition(":")
         return (host or self._host, int(port)) if port.isdigit() else None
 
-    # --- one call that is waited for outside -------------------------------------------------------------------------
+    # --- calls that are waited for outside ---------------------------------------------------------------------------
 
-    def begin(self, *command: Argument) -> int:
-        """Send a command whose reply is waited for by poll(2) on the descriptor returned, then read by `end`."""
+    def begin(self, command: Command, what: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> int:
+        """Send a command that blocks, and behind it a script, which the server runs in the same turn in which the
+        command ends. Replies are waited for by poll(2) on the descriptor returned, then read by `end` and
+        `end_script`."""
         connection = self._connected()
         try:
-            connection.send(pack([command]))
+            connection.send(pack([command, _evalsha(self._loaded(what), keys, arguments)]))
         except OSError as error:
             raise self._broken(error) from error
         return connection.fileno()
 
     def end(self) -> Any:
-        """The reply to what was begun; it is there, or comes within the usual time."""
-        try:
-            reply = self._connected().read()
-        except OSError as error:
-            raise self._broken(error) from error
+        """The reply to the command; it is there, or comes within the usual time. After an error the connection is given
+        up, as the script's reply may still come."""
+        reply = self._begun()
         if isinstance(reply, ReplyError):
             self._sent_away(reply)
-        return self._checked(reply)
+            raise self._broken(reply) from reply
+        return reply
+
+    def end_script(self) -> Any:
+        """The reply to the script, None: the server does not know it. After `end`."""
+        reply = self._begun()
+        return None if _is_missing_script(reply) else self._checked(reply)
+
+    def _begun(self) -> Any:
+        if self._connection is None:
+            raise StoreUnavailable(f"the connection to Redis at {self._where} is gone", code="connection")
+        try:
+            return self._connection.read()
+        except OSError as error:
+            raise self._broken(error) from error
 
     def _broken(self, error: BaseException) -> Exception:
         self.disconnect()
@@ -343,6 +356,10 @@ class Client:
             self._connection = None
 
     close = disconnect
+
+
+def _evalsha(loaded: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
+    return (b"EVALSHA", loaded.sha, len(keys), *keys, *arguments)
 
 
 def _is_missing_script(reply: Any) -> bool:

@@ -211,17 +211,20 @@ class NodeStore(RedisStore):
 
     # --- workers ----------------------------------------------------------------------------------------------
 
-    def begin_wait(self, queues: Sequence[str]) -> int:
-        """Block in BLPOP; the descriptor becomes readable at its end."""
+    def begin_wait(self, owner: Owner, queues: Sequence[str], limit: int) -> int:
+        """Block in BLPOP, with the claim of what it pops behind it; the descriptor becomes readable at the end."""
         self._session.keep_time(BLOCK + OVERDUE)
-        return self.client.begin("BLPOP", *self._lists(queues), BLOCK)
+        return self._claims.wait(owner, ("BLPOP", *self._lists(queues), BLOCK), queues, limit)
 
     def end_wait(self, queues: Sequence[str]) -> Entry | None:
-        """What was popped: to be claimed at once, or it is pushed again in a few seconds."""
+        """What was popped: `claim_popped` tells what came of it."""
         reply = self.client.end()
         if reply is None:
             return None
         return reply[1].decode(), self._lists(queues).index(reply[0].decode()) + 1
+
+    def claim_popped(self, owner: Owner, queues: Sequence[str], entry: Entry | None) -> list[Claim]:
+        return self._claims.claim_popped(owner, queues, entry)
 
     def _lists(self, queues: Sequence[str]) -> list[str]:
         return [keys.queue(name, v) for name in queues for v in self._session.versions]

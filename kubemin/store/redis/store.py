@@ -28,7 +28,6 @@ from kubemin.store.base import (
     Verdict,
     WorkflowView,
 )
-from kubemin.store.fleet import Entry
 from kubemin.store.redis import address as addresses
 from kubemin.store.redis.arrivals import Arrivals
 from kubemin.store.redis.claims import Claims
@@ -156,9 +155,9 @@ class RedisStore(RedisReader):
         return self._claims.finish(owner, outcomes)
 
     def finish_and_claim(
-        self, owner: Owner, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int, entry: Entry | None = None
+        self, owner: Owner, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int
     ) -> tuple[list[Verdict], list[Claim]]:
-        return self._claims.finish_and_claim(owner, outcomes, queues, limit, entry)
+        return self._claims.finish_and_claim(owner, outcomes, queues, limit)
 
     def owes(self, owner: Owner) -> bool:
         return self._claims.owes(owner)

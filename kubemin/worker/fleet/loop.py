@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, ParamSpec
 
 from kubemin import clock, faults
 from kubemin.channel import LOST, MODE_KIND, TICKET_KIND, Mode, PacketConnection, token_of, unpack_mode
@@ -35,6 +35,8 @@ from kubemin.worker.fleet.guard import Guard
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.loop import IDLE_SECONDS, Worker, _poll
 from kubemin.worker.output import PythonOutput
+
+P = ParamSpec("P")
 
 SHORTEST_PAUSE: Final = 0.05  # seconds between tries while Redis does not answer
 BROKEN_TRIES: Final = 3  # of a request that Redis refuses with an error of its own: then this worker is replaced
@@ -80,6 +82,7 @@ class FleetWorker(Worker):
         self._overdue: float | None = None  # when the reply to a BLPOP that is under way is late
         self._empty = 0
         self._waiting_since = 0.0
+        self._waits_for = 1  # tasks at most
         self._lingers = 0  # looks that are left while short tasks come one by one, faster than each is waited for
         self._counts = Sender(reports, metered=bool(settings.http_addr))
         self._pause_poll = _poll(interrupts.fd)
@@ -141,7 +144,7 @@ class FleetWorker(Worker):
             self._idle_poll.poll(min(pause, IDLE_SECONDS) * 1000)
             self._interrupts.read()
         elif self.store.owes(self._owner):
-            self._accept(self._guarded_claim(None, 0) or [])
+            self._accept(self._guarded(self._claim, 0) or [])
         elif self._going_back:
             self._give_back(())
         elif self._mode.paused:
@@ -174,7 +177,7 @@ class FleetWorker(Worker):
         would cost more than it does to run it, and take the processor from who submits them."""
         self._idle_poll.poll(LINGER_MILLIS)
         self._interrupts.read()
-        claims = [] if self._takes_no_more else self._guarded_claim(None, self._batch.limit)
+        claims = [] if self._takes_no_more else self._guarded(self._claim, self._batch.limit)
         self._lingers = LINGERS if claims else self._lingers - 1
         if claims:
             self._accept(claims)
@@ -193,7 +196,8 @@ class FleetWorker(Worker):
         try:
             if self.store.left:
                 self.store.advance(RECORDS)
-            self.store.begin_wait(self._queues)
+            self._waits_for = self._batch.limit
+            self.store.begin_wait(self._owner, self._queues, self._waits_for)
             self._waiting_since = clock.monotonic()
             self._overdue = self._waiting_since + BLOCK + OVERDUE
         except StoreUnavailable as error:
@@ -214,40 +218,44 @@ class FleetWorker(Worker):
         if self._interrupts.fd in ready:
             self._interrupts.read()
         if waiting in ready:
-            self._take_entry(self._batch.limit)
+            self._end_of_wait()
 
-    def _take_entry(self, limit: int) -> None:
+    def _end_of_wait(self) -> None:
         self._overdue = None
         try:
             entry = self.store.end_wait(self._queues)
         except StoreUnavailable as error:
             self._cut_off(str(error))
             return
-        if entry is None:
-            return
-        faults.point("worker.popped")
-        if limit > 1 and clock.monotonic() - self._waiting_since < STREAM_SECONDS:
-            self._lingers = LINGERS
-        claims = self._guarded_claim(entry, limit)
+        if entry is not None:
+            faults.point("worker.popped")
+            if self._waits_for > 1 and clock.monotonic() - self._waiting_since < STREAM_SECONDS:
+                self._lingers = LINGERS
+        claims = self._guarded(self.store.claim_popped, self._owner, self._queues, entry)
         if claims is None:
             return
-        self._empty = 0 if claims else self._empty + 1
+        self._empty = 0 if claims or entry is None else self._empty + 1
         if self._empty >= EMPTY_CLAIMS:
             self._see_whether_known()
         self._accept(claims)
         self._tell()
 
-    def _guarded_claim(self, entry: tuple[str, int] | None, limit: int) -> list[Claim] | None:
-        """Without an entry: what an unanswered request has claimed."""
+    def _claim(self, limit: int) -> list[Claim]:
+        """What an unanswered request has claimed, else up to `limit` tasks."""
+        return self.store.finish_and_claim(self._owner, (), self._queues, limit)[1]
+
+    def _guarded(self, claim: Callable[P, list[Claim]], *args: P.args, **kwargs: P.kwargs) -> list[Claim] | None:
+        """None: nobody knows what was claimed. It is asked for again, or this worker is replaced."""
         try:
-            _, claims = self.store.finish_and_claim(self._owner, (), self._queues, limit, entry)
+            claims = claim(*args, **kwargs)
         except StoreUnavailable as error:
             self._cut_off(str(error))
             return None
         except Exception as error:
             self._broken(error)
             return None
-        faults.point("worker.claimed")
+        if claims:
+            faults.point("worker.claimed")
         return claims
 
     def _cut_off(self, reason: str) -> None:
@@ -436,7 +444,7 @@ class FleetWorker(Worker):
         if fd is None or not _poll(fd).poll(max(left, 0.0) * 1000):
             self._cut_off("no reply came in time")
             return
-        self._take_entry(1)
+        self._end_of_wait()
 
 
 def _tasks(outcomes: Sequence[Outcome]) -> str:

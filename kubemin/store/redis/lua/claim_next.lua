@@ -35,7 +35,12 @@ local function take(entry, pending)
   return back
 end
 
-if limit > 0 and ARGV[9] ~= '' then take(ARGV[9], KEYS[2 * ARGV[10] + 1]) end
+if limit > 0 and ARGV[9] == '?' then
+  local entry, pending = waited()
+  if entry then take(entry, pending) end
+elseif limit > 0 and ARGV[9] ~= '' then
+  take(ARGV[9], KEYS[2 * ARGV[10] + 1])
+end
 for at = 2, #KEYS, 2 do
   while #reply - 3 < limit do
     local wanted = limit - #reply + 3
@@ -54,6 +59,7 @@ for at = 2, #KEYS, 2 do
     if M then M.draw() end
   end
 end
+if ARGV[9] == '?' and raw and #taken == 0 and not M then return cmsgpack.pack(reply) end -- nothing to be written
 if M then M.close(reply, events) elseif #events > 0 then reply[3] = { 0, {}, events } end
 verdicts = table.concat(told)
 held = held .. table.concat(taken)
