@@ -7,6 +7,7 @@ first duty; when the store knows a higher epoch, it calls `step_down`.
     grant = campaign.term.current()        # None: not the leader
     campaign.beat()                        # at each turn of the loop: its work does not hang
     campaign.step_down("asked for")        # hands over; returns at once, the term is over when it returns
+    campaign.look()                        # another is said to have handed over
     campaign.stop()                        # after the leader's work has stopped; releases, 3 s at most
 
 May touch: threads, the lease through its backend.
@@ -34,6 +35,7 @@ from kubemin.leader.term import Term
 from kubemin.telemetry import log
 
 STOP_TIMEOUT = REQUEST_TIMEOUT + 0.2  # seconds a release may take; what does not end is left to the lease's duration
+WORD_TIMEOUT = 1.0  # seconds to tell the others that it is released
 WORK_STOPS_WITHIN = 5.0  # seconds between the end of one term and the next: the leader's last effects end in them
 RENEW_JITTER = 1.2  # renewDeadline is more than this many retry periods (client-go has the same rule)
 
@@ -82,7 +84,8 @@ def check_parameters(settings: LeaderElection) -> None:
 
 
 class Campaign:
-    """`epoch_floor` and `may_campaign` are called in this campaign's threads: give them connections of their own."""
+    """`epoch_floor`, `may_campaign` and `tell_released` are called in this campaign's threads: give them connections of
+    their own."""
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class Campaign:
         *,
         identity: str | None = None,
         may_campaign: Callable[[], None] = lambda: None,
+        tell_released: Callable[[int], None] = lambda epoch: None,
         wall: Callable[[], Micros] = clock.wall,
         work_stalls_after: float | None = None,
     ) -> None:
@@ -101,6 +105,7 @@ class Campaign:
         self._backend = backend
         self._settings = settings
         self._floor = epoch_floor
+        self._word = tell_released
         self._stalls_after = work_stalls_after
         self._beat = boottime()
         self._wake = threading.Event()
@@ -113,6 +118,7 @@ class Campaign:
             announcer,
             may_campaign=lambda: self._calls.call(may_campaign, REQUEST_TIMEOUT),
             working=self._works,
+            tell_released=self._tell_released,
             wall=wall,
             interrupt=self._calls.interrupt,
             resume=self._calls.resume,
@@ -144,6 +150,12 @@ class Campaign:
         """The term is over when this returns; another node has the lease within a retry period and a half."""
         self.elector.step_down(reason)
         self._wake.set()
+
+    def look(self) -> None:
+        """The lease is said to have been released: ask for it now, and not at the end of a candidate's period. Not
+        where its server answers badly: that is asked no more often than it wants."""
+        if not self.figures.outage:
+            self._wake.set()
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> bool:
         """To be called after the leader's work has stopped. False: the release hangs; the lease runs out by itself."""
@@ -198,6 +210,13 @@ class Campaign:
             raise
         except Exception as exc:
             raise Unanswered(f"the store does not say its highest epoch: {exc}") from exc
+
+    def _tell_released(self, epoch: int) -> None:
+        """Nothing depends on it: the others look by themselves, too."""
+        try:
+            self._calls.call(lambda: self._word(epoch), WORD_TIMEOUT)
+        except Exception as exc:
+            log.debug("the other nodes were not told that the lease is free", reason=str(exc))
 
     def _works(self) -> bool:
         return self._stalls_after is None or boottime() - self._beat < self._stalls_after

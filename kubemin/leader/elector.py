@@ -73,8 +73,8 @@ class Role(StrEnum):
 
 
 class Elector:
-    """`epoch_floor()` is the highest epoch that the store has accepted, None when it cannot say. Both it and the
-    backend have to return on time by themselves (`bounded`)."""
+    """`epoch_floor()` is the highest epoch that the store has accepted, None when it cannot say. It, `tell_released`
+    and the backend have to return on time by themselves (`bounded`)."""
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class Elector:
         *,
         may_campaign: Callable[[], None] = lambda: None,
         working: Callable[[], bool] = lambda: True,
+        tell_released: Callable[[int], None] = lambda epoch: None,
         interrupt: Callable[[], None] = lambda: None,
         resume: Callable[[], None] = lambda: None,
         now: Callable[[], float] = boottime,
@@ -102,6 +103,7 @@ class Elector:
         self._announcer = announcer
         self._may_campaign = may_campaign  # raises a LeaseFailure: this fleet elects in another way
         self._working = working
+        self._tell_released = tell_released  # the others: so that they need not wait for their next look
         self._now, self._wall = now, wall
         self._pace = Pace(settings.retry_period, now, chance)
         self._wishes = Wishes(self.term, interrupt, resume)
@@ -324,6 +326,7 @@ class Elector:
     def _let_go(self, record: LeaseRecord | None, until: float) -> None:
         if record is not None:
             self._backend.release(record, self._wall(), until - self._now())
+            self._tell_released(record.transitions + 1)
 
     def _ours_now(self, until: float) -> LeaseRecord | None:
         """The record, where it names us; not asked for where that cannot be."""

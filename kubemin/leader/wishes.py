@@ -1,7 +1,8 @@
 """What others ask of the elector: to hand over, or to stop. Asked in any thread, done in its next step.
 
 Asking bars the term at once: it is over when `ask` returns, whatever the elector's thread is waiting for. A wish to
-stop is never replaced. May touch: the term.
+stop is never replaced, and once it is being done nothing more can be wished: the release is not to be cut off. May
+touch: the term.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ class Wishes:
     def __init__(self, term: Term, interrupt: Callable[[], None], resume: Callable[[], None]) -> None:
         self._term, self._interrupt, self._resume = term, interrupt, resume
         self._wish: Wish | None = None
+        self._stopping = False
         self._asking = threading.Lock()
 
     def ask(self, wish: Wish) -> None:
         with self._asking:
+            self._term.bar()
+            if self._stopping:
+                return
             if self._wish is None or not self._wish.stop:
                 self._wish = wish
-            self._term.bar()
             self._interrupt()
 
     def take(self, *, leading: bool) -> Wish | None:
@@ -41,6 +45,7 @@ class Wishes:
             if wish is None:
                 return None
             self._resume()
+            self._stopping = wish.stop
             if wish.stop or leading:
                 return wish
             self._term.unbar()

@@ -18,9 +18,9 @@ from kubemin.store.redis.claims import slot_claims
 # Of ended runs until they are pruned, of definitions, of nodes and terms, and counters.
 KEPT = re.compile(
     re.escape(keys.PREFIX)
-    + r"((run|tasks|out|tails|graph|slot|files|parts):.*|leader(:epoch|:backend|:stepdown)?|seq|turn|runs|ended|queues|"
-    r"slots|keys|backlog|retired|tailed|tailbytes|workflows|publishers|definitions|references|batches|sealed|nodes|stamp|epoch|fleet|"
-    r"probe)"
+    + r"((run|tasks|out|tails|graph|slot|files|parts):.*|leader(:epoch|:backend|:stepdown|:released)?|seq|turn|runs|"
+    r"ended|queues|slots|keys|backlog|retired|tailed|tailbytes|workflows|publishers|definitions|references|batches|sealed|nodes|stamp|epoch|"
+    r"fleet|probe)"
 )
 
 

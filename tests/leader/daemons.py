@@ -30,8 +30,9 @@ from support.waiting import wait_until
 from kubemin.scoreboard import Scoreboard
 
 QUICK = {"leaseDuration": "3s", "renewDeadline": "2s", "retryPeriod": "300ms"}
+PATIENT = {"leaseDuration": "6s", "renewDeadline": "4s", "retryPeriod": "200ms"}  # a burst of faults ends within a term
 FULL = {"leaseDuration": "15s", "renewDeadline": "10s", "retryPeriod": "2s"}
-PATIENT = "name: patient-{node}\nsteps:\n  - {{name: wait, run: [cat, '{fifo}'], queue: {node}}}\n"
+WAITING = "name: patient-{node}\nsteps:\n  - {{name: wait, run: [cat, '{fifo}'], queue: {node}}}\n"
 PATIENCE = 30.0
 Event = dict[str, Any]
 
@@ -69,7 +70,7 @@ class Daemons:
             self.nodes[name] = daemon = Daemon(environ=armed, **self._settings(name, proxy, real) | settings)
             self._stack.callback(daemon.close)
             os.mkfifo(daemon.home / "fifo")
-            daemon.workflow("patient.yaml", PATIENT.format(node=name, fifo=daemon.home / "fifo"))
+            daemon.workflow("patient.yaml", WAITING.format(node=name, fifo=daemon.home / "fifo"))
 
     def _clock(self, name: str) -> dict[str, str]:
         if name not in self.clocks:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support.apiserver import ApiServer
@@ -39,6 +40,14 @@ def backend(request: pytest.FixtureRequest) -> Iterator[LeaseBackend]:
     with ApiServer() as api:
         credentials = Credentials(Kind.KUBECONFIG, str(api.kubeconfig()))
         yield KubernetesLease(lambda: new_client(credentials), NAMESPACE, NAME)
+
+
+def _again(backend: LeaseBackend) -> LeaseBackend:
+    """A connection of its own to the same lease."""
+    if isinstance(backend, RedisLease):
+        return RedisLease(backend._line._connect, FLEET_KEYS, 15.0)
+    assert isinstance(backend, KubernetesLease)
+    return KubernetesLease(backend._connect, NAMESPACE, NAME)
 
 
 def campaign(backend: LeaseBackend, **options: object) -> Campaign:
@@ -87,6 +96,70 @@ def test_stop_waits_for_no_request(backend: LeaseBackend) -> None:
     assert one.stop()
     assert time.monotonic() - begun < 2.0
     hangs.set()
+
+
+def test_a_second_stop_does_not_cut_the_release_off(backend: LeaseBackend) -> None:
+    """The daemon asks when it is told to stop, and again when its workers are gone, which may be at once."""
+    begun, ended = threading.Event(), threading.Event()
+    release = backend.release
+
+    def slow(*args: Any) -> None:
+        begun.set()
+        time.sleep(0.3)
+        release(*args)
+        ended.set()
+
+    backend.release = slow  # type: ignore[method-assign]
+    one = campaign(backend)
+    one.start()
+    wait_until(one.term.valid, 10, what="the term")
+    assert not one.stop(0.0)
+    assert begun.wait(10)
+    assert one.stop() and ended.is_set()
+
+
+def test_who_has_let_go_tells_the_others_and_they_look_at_once(backend: LeaseBackend) -> None:
+    """Without the word a candidate would ask 15 s later."""
+    rare = LeaderElection(lease_duration=40.0, renew_deadline=25.0, retry_period=15.0)
+    announcer = Announcer("a", backend.place)
+    follower = Campaign(_again(backend), rare, lambda: 6, announcer)
+    told = threading.Event()
+
+    def tell(epoch: int) -> None:
+        assert epoch == 7 and (backend.read(5) or one).holder == "", "told after the release"  # type: ignore[union-attr]
+        told.set()
+
+    one = Campaign(backend, rare, lambda: 6, announcer, tell_released=tell)
+    one.start()
+    wait_until(one.term.valid, 10, what="the term")
+    follower.start()
+    wait_until(lambda: follower.figures.holder == one.identity, 10, what="a follower")
+    one.step_down("asked for")
+    assert told.wait(10)
+    assert not follower.term.valid()
+    follower.look()
+    wait_until(follower.term.valid, 5, what="the next leader")
+    assert follower.stop() and one.stop()
+
+
+def test_a_word_that_is_false_or_cannot_be_said_changes_nothing(backend: LeaseBackend) -> None:
+    def nobody_hears(epoch: int) -> None:
+        raise OSError("Redis is away")
+
+    announcer = Announcer("a", backend.place)
+    one = campaign(backend, tell_released=nobody_hears)
+    other = Campaign(_again(backend), LeaderElection(), lambda: 6, announcer)
+    one.start()
+    wait_until(one.term.valid, 10, what="the term")
+    other.start()
+    for _ in range(20):
+        other.look()
+        time.sleep(0.02)
+        assert one.term.valid() and not other.term.valid()
+    assert one.stop()
+    left = backend.read(5)
+    assert left is not None and left.holder == ""
+    assert other.stop()
 
 
 def test_a_campaign_that_was_never_started_stops(backend: LeaseBackend) -> None:

@@ -12,7 +12,7 @@ from support.redis_server import Server
 from support.waiting import wait_until
 
 from kubemin.config import Settings
-from kubemin.coordinator.fleet.election import Floor
+from kubemin.coordinator.fleet.election import StoreLine
 from kubemin.leader.lease.base import Unanswered
 
 
@@ -32,7 +32,7 @@ def sockets() -> set[str]:
 
 
 def test_a_call_that_hangs_keeps_its_connection_to_itself(server: Server) -> None:
-    floor = Floor(Settings(redis_addr=server.address))
+    floor = StoreLine(Settings(redis_addr=server.address)).highest_epoch
     assert (floor(), floor()) == (0, 0)
     before = sockets()
     server.pause()
@@ -50,7 +50,7 @@ def test_a_call_that_hangs_keeps_its_connection_to_itself(server: Server) -> Non
 
 
 def test_a_server_that_is_away_does_not_say(server: Server) -> None:
-    floor = Floor(Settings(redis_addr=server.address))
+    floor = StoreLine(Settings(redis_addr=server.address)).highest_epoch
     server.stop()
     with pytest.raises(Unanswered):
         floor()

@@ -19,10 +19,9 @@ from support.waiting import wait_until
 
 from kubemin.scoreboard import Scoreboard
 from kubemin.store.redis import keys
-from leader.daemons import FULL, Daemons, freeze, seconds, thaw
+from leader.daemons import FULL, PATIENT, Daemons, freeze, seconds, thaw
 
 Begin = Callable[..., Daemons]
-PATIENT = {"leaseDuration": "6s", "renewDeadline": "4s", "retryPeriod": "200ms"}  # a burst of faults ends within a term
 
 
 @pytest.fixture

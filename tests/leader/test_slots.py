@@ -12,11 +12,12 @@ import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from support.waiting import wait_until
 
 from kubemin.coordinator.fleet.office import WISH_SECONDS
-from leader.daemons import FULL, Daemons, freeze, thaw
+from leader.daemons import FULL, PATIENT, Daemons, freeze, thaw
 
 SEED = int(os.environ.get("KUBEMIN_TEST_SEED", "20261124"))
 TICK = """\
@@ -141,6 +142,31 @@ def test_hand_over_times(begin: Begin, leader_trials: int) -> None:
             if how == "SIGTERM":
                 assert fleet.nodes[name].wait(90) == 0
                 fleet.nodes[name].start()
+    fleet.check()
+
+
+RARE = {"leaseDuration": "60s", "renewDeadline": "40s", "retryPeriod": "20s"}
+
+
+def test_a_hand_over_does_not_wait_for_the_next_look(begin: Begin) -> None:
+    """Candidates that would ask 20 s later are told through Redis; and so is the node that has just stepped down."""
+    fleet = begin(election=RARE).start()
+    for how in ("--step-down", "SIGTERM"):
+        took = _hand_over(fleet, wait_until(fleet.leader, 60, what="a leader"), how)
+        print(f"hand-over by {how}: {took:.2f} s")
+        assert took <= 3.0
+    fleet.check()
+
+
+def test_a_leader_that_dies_before_it_could_tell_of_its_release(begin: Begin) -> None:
+    """The others look by themselves: the lease is free, and not to be waited out."""
+    fleet = begin(election=PATIENT, fault="leader.released=kill").start()
+    at = time.time()
+    assert fleet.nodes["a"].ctl("leader", "--step-down").code == 0
+    given_up = fleet.wait_event("leadership given up", node="a", after=at)
+    took = fleet.wait_leader(after=at)["at"] - given_up["at"]
+    assert Path(f"{fleet.redis.folder}/struck.leader.released").exists()
+    assert took <= 3.0
     fleet.check()
 
 

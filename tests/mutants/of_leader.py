@@ -119,6 +119,20 @@ ELECTION = (
         (f"{ELECTOR}test_who_stepped_down_goes_on_when_its_successor_leaves_too",),
     ),
     Mutant(
+        "a second stop cuts the release off",
+        "kubemin/leader/wishes.py",
+        "            if self._stopping:",
+        "            if False:",
+        (f"{CAMPAIGN}test_a_second_stop_does_not_cut_the_release_off",),
+    ),
+    Mutant(
+        "a word that the lease is free is not acted upon",
+        "kubemin/leader/campaign.py",
+        "        if not self.figures.outage:\n            self._wake.set()",
+        "        pass",
+        (f"{CAMPAIGN}test_who_has_let_go_tells_the_others_and_they_look_at_once",),
+    ),
+    Mutant(
         "a request that hangs is waited for",
         "kubemin/leader/bounded.py",
         "            job.woken.wait(max(timeout, 0.0))",
@@ -225,7 +239,7 @@ FENCE = (
     Mutant(
         "a step-down that was asked for is not heard",
         "kubemin/coordinator/fleet/office.py",
-        "            if self._wishes.due() and self._store.asked_to_step_down(grant.holder):",
+        "            if self._wishes.due() and self._store.handover.asked(grant.holder):",
         "            if False:",
         (f"{OPERATORS}test_step_down_hands_over_within_three_seconds",),
     ),

@@ -46,7 +46,7 @@ def command(session: Session, step_down: bool) -> None:
 
 
 def _hand_over(session: Session, before: LeaderLine) -> LeaderLine:
-    session.client.fleet_store().ask_to_step_down(before.holder)
+    session.client.fleet_store().handover.ask(before.holder)
     deadline = clock.monotonic() + HAND_OVER_SECONDS
     while clock.monotonic() < deadline:
         now = the_leader(session)

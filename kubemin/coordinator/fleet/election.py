@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
+from typing import TypeVar
 
+from kubemin import faults
 from kubemin.config import Settings
 from kubemin.errors import Invalid, KubeminError, Problem
 from kubemin.kube.client import new_client
@@ -24,22 +27,25 @@ from kubemin.store.redis.node import NodeStore
 from kubemin.store.redis.opening import open_store, redis_address
 from kubemin.telemetry import log
 
+T = TypeVar("T")
+
 
 def make_campaign(settings: Settings) -> Campaign:
     """Raises Invalid: durations that contradict each other, no way to the backend that is configured."""
     address = redis_address(settings)
     backend = lease_backend(settings, address)
     agreement = Agreement(lambda: StoreCaller(address), FLEET_KEYS.backend)
-    floor = Floor(settings)
+    line = StoreLine(settings)
     election = settings.leader_election
     log.debug("election", lease=backend.place, backend=backend.kind)
     return Campaign(
         backend,
         election,
-        floor,
+        line.highest_epoch,
         _announcer(settings, backend.place),
         identity=f"{settings.node_id}_{os.getppid()}_{uuid.uuid4()}",
         may_campaign=lambda: agreement.check(backend.place, REQUEST_TIMEOUT),
+        tell_released=line.tell_released,
         work_stalls_after=max(WORK_STOPS_WITHIN, election.renew_deadline / 2),
     )
 
@@ -50,25 +56,34 @@ def node_of(identity: str) -> str:
     return name.rpartition("_")[0] or rest or identity
 
 
-class Floor:
-    """The highest epoch that the store has accepted. A connection is taken out while it is used: who hangs in one, in a
-    thread that was given up, keeps it, and the next call has a new one."""
+class StoreLine:
+    """What the campaign says to the store, in its own threads. A connection is taken out while it is used: who hangs in
+    one, in a thread that was given up, keeps it, and the next call has a new one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store: NodeStore | None = None
 
-    def __call__(self) -> int:
+    def highest_epoch(self) -> int:
+        """That the store has accepted. Raises Unanswered."""
+        return self._call(NodeStore.newest_epoch)
+
+    def tell_released(self, epoch: int) -> None:
+        """Raises Unanswered."""
+        faults.point("leader.released")
+        self._call(lambda store: store.handover.tell(epoch))
+
+    def _call(self, operation: Callable[[NodeStore], T]) -> T:
         store, self._store = self._store, None
         try:
             store = store or open_store(self._settings, name="kubemin-epoch", reads=True)
-            epoch = store.newest_epoch()
+            result = operation(store)
         except KubeminError as exc:
             if store is not None:
                 store.close()
             raise Unanswered(str(exc)) from exc
         self._store = store
-        return epoch
+        return result
 
 
 def _announcer(settings: Settings, place: str) -> Announcer:

@@ -18,6 +18,7 @@ from kubemin.telemetry import log
 from kubemin.telemetry.metrics import Values
 
 WISH_SECONDS = 0.5  # between looks whether somebody asks the leader to step down
+WORD_SECONDS = 0.8  # between looks whether the leader has handed over, and up to a fifth more
 
 
 class Office:
@@ -27,6 +28,8 @@ class Office:
         self.duties = FleetDuties(store, settings, self._valid)
         self._epoch = 0  # of the term that the store has accepted; 0: none
         self._wishes = Every(WISH_SECONDS)
+        self._words = Every(WORD_SECONDS, jitter=0.2)
+        self._released = 0  # the epoch that was last told to have been given up
         self._started = False
 
     @property
@@ -71,7 +74,7 @@ class Office:
         }
 
     def left(self) -> float:
-        return self.duties.left() if self.leading else WISH_SECONDS
+        return self.duties.left() if self.leading else min(WISH_SECONDS, self._words.left())
 
     def open(self) -> None:
         if not self._started:
@@ -83,12 +86,13 @@ class Office:
         grant = self.campaign.term.current()
         if grant is None:
             self._leave()
+            self._hear_of_release()
             return
         try:
             if grant.epoch != self._epoch and not self._enter(grant.epoch, grant.holder):
                 return
             self.duties.turn()
-            if self._wishes.due() and self._store.asked_to_step_down(grant.holder):
+            if self._wishes.due() and self._store.handover.asked(grant.holder):
                 self._leave()
                 self.campaign.step_down("asked for")
         except Fenced as exc:
@@ -110,6 +114,13 @@ class Office:
         self._epoch = epoch
         self.duties.invalidate()
         return True
+
+    def _hear_of_release(self) -> None:
+        """Each word once. The lease itself says whether it is true."""
+        if self._words.due():
+            before, self._released = self._released, self._store.handover.told()
+            if self._released not in (0, before):
+                self.campaign.look()
 
     def _leave(self) -> None:
         if self._epoch:

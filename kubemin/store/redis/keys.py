@@ -161,6 +161,7 @@ LEADER = f"{PREFIX}leader"  # string "EPOCH ACQUIRED HOLDER", PX leaseDuration: 
 LEADER_EPOCH = f"{PREFIX}leader:epoch"  # string: counts the Redis elector's acquisitions
 LEADER_BACKEND = f"{PREFIX}leader:backend"  # string: how this fleet elects its leader
 LEADER_STEP_DOWN = f"{PREFIX}leader:stepdown"  # string, PX: the holder that is asked to hand over
+LEADER_RELEASED = f"{PREFIX}leader:released"  # string, PX: the epoch whose lease was released last (handover.py)
 FLEET = f"{PREFIX}fleet"  # string `ID LIFE`: whose server this is (identity.py), so that a stranger is refused
 ARRIVED = f"{PREFIX}arrived"  # hash run -> node: moved here; until that node has noted that it did
 COMING = f"{PREFIX}coming"  # hash run -> [`cancel `]NODE whose worker still runs a task of it: until it is here

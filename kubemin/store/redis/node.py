@@ -23,6 +23,7 @@ from kubemin.store.redis import keys
 from kubemin.store.redis.claims import Entry
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.durability import Durability
+from kubemin.store.redis.handover import Handover
 from kubemin.store.redis.hooks import Hooks
 from kubemin.store.redis.lives import lock_value, slot_name
 from kubemin.store.redis.orphans import Orphans
@@ -37,7 +38,6 @@ RESCUE_AT_ONCE = 200
 LAPSED_AT_ONCE = 200  # slots looked at in one call
 RETIRED_LIFE = 7 * 86_400.0  # seconds that an adopted instance is known as dead
 MISSED = 3  # heartbeats after which a node counts as lost
-STEP_DOWN_LIFE = 10.0  # seconds
 SURE_SECONDS = 30.0  # that what nodes say of their signing keys is relied on
 WORKER_NAME = "kubemin-worker:"  # + instance:slot:incarnation: name of a worker's connection, by which it is unblocked
 
@@ -106,6 +106,7 @@ class NodeStore(RedisStore):
         self._hooks = Hooks(self._session, self._intake, self._reads)
         self._orphans = Orphans(self._session, self._claims)
         self._cursor = "0"
+        self.handover = Handover(self.client)
         self.durability = Durability(self.client)
         self._obstacle: KubeminError | None = None
         self._known_keys_until = float("-inf")
@@ -262,22 +263,18 @@ class NodeStore(RedisStore):
 
     def rescue(self, queues: Sequence[str], wait: float = RESCUE_AFTER) -> tuple[list[str], int]:
         """Push entries again that were popped `wait` seconds ago and not claimed: (tasks, suspects that are left)."""
-        paused = {name.decode() for name in self.client.execute("SMEMBERS", keys.PAUSED)}
-        base = round(RESCUE_AFTER * clock.SECOND)
-        request = pack(
-            {
-                "wait": round(wait * clock.SECOND),
-                "base": base,
-                "most": round(RESCUE_MOST * clock.SECOND),
-                "limit": RESCUE_AT_ONCE,
-            }
-        )
+        request = {
+            "wait": round(wait * clock.SECOND),
+            "base": round(RESCUE_AFTER * clock.SECOND),
+            "most": round(RESCUE_MOST * clock.SECOND),
+            "limit": RESCUE_AT_ONCE,
+        }
         pushed, left = [], 0
         for name in queues:
             for v in self._session.versions:
-                entries = keys.held(name, v) if name in paused else keys.queue(name, v)
-                touched = (entries, keys.pending(name, v), keys.suspects(name, v), keys.SEQ)
-                some, more = self.client.run("rescue", touched, keys.PREFIX, request)
+                lists = (keys.queue(name, v), keys.held(name, v))
+                touched = (*lists, keys.pending(name, v), keys.suspects(name, v), keys.SEQ, keys.PAUSED)
+                some, more = self.client.run("rescue", touched, keys.PREFIX, pack({**request, "queue": name}))
                 pushed += [task.decode() for task in some]
                 left += int(more)
         return pushed, left
@@ -372,17 +369,6 @@ class NodeStore(RedisStore):
 
     def follow(self) -> None:
         self._session.term = None
-
-    def ask_to_step_down(self, holder: str) -> None:
-        """The leader of this identity is to hand over; forgotten after a few seconds."""
-        self.client.execute("SET", keys.LEADER_STEP_DOWN, holder, "PX", round(STEP_DOWN_LIFE * 1000))
-
-    def asked_to_step_down(self, holder: str) -> bool:
-        wish = self.client.execute("GET", keys.LEADER_STEP_DOWN)
-        if wish is None or wish.decode() != holder:
-            return False
-        self.client.execute("DEL", keys.LEADER_STEP_DOWN)
-        return True
 
 
 def _unknown_key(signer: Signer | None, node: NodeRecord) -> Refused:
