@@ -46,6 +46,12 @@ def look(pid: int) -> Process | None:
     )
 
 
+def is_halted(pid: int) -> bool:
+    """Any process, by a signal or a debugger."""
+    process = look(pid)
+    return process is not None and process.state in "Tt"
+
+
 def everyone() -> Iterator[Process]:
     for name in os.listdir(_PROC):
         if name.isdigit() and (process := look(int(name))) is not None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kubemin import processes
 from kubemin.api.gateway import no_rights
 from kubemin.clock import boottime
 from kubemin.errors import Refused, Unreachable
@@ -38,6 +39,7 @@ class PoolState:
 
     alive: bool
     node: str
+    halted: bool = False  # the supervisor, by a signal
     mode: str = "local"
     leader: str | None = None
     epoch: int = 0  # of the leader's term, in a fleet
@@ -122,6 +124,7 @@ def _state(board: Scoreboard, pid: int) -> PoolState:
     state = PoolState(
         alive=True,
         node=header.node,
+        halted=processes.is_halted(pid),
         mode=header.mode,
         generation=header.generation,
         supervisor_pid=pid,

@@ -44,6 +44,7 @@ class Wishes:
         if wish is None or wish.request == self._last:
             return _NOTHING
         self._last = wish.request
+        self._supervisor.node.board.write_header(taken=wish.request)
         return wish
 
     def _refuse(self, wish: wanted.Wanted) -> None:

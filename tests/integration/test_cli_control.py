@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -134,6 +137,20 @@ def test_stop(start_daemon: Callable[..., Daemon]) -> None:
     for args in (("stop",), ("drain",), ("scale", "3"), ("reload",), ("reload", "--dry-run"), ("status",), ("top",)):
         [problem] = refused(daemon.ctl(*args, "-o", "json"), 3)
         assert "start it" in problem["message"]
+
+
+def test_a_supervisor_that_is_halted_is_told_of(start_daemon: Callable[..., Daemon]) -> None:
+    """Whoever waits for it learns within ten seconds what is wrong and what helps; and it can be stopped."""
+    daemon = start_daemon()
+    os.kill(daemon.pid, signal.SIGSTOP)
+    begin = time.monotonic()
+    [problem] = refused(daemon.ctl("reload", "-o", "json"), 3)
+    print(f"told after {time.monotonic() - begin:.1f} s")
+    assert time.monotonic() - begin < 12
+    assert f"`kill -CONT {daemon.pid}` lets it go on" in problem["message"] and problem["code"] == "no_answer"
+    assert "halted by a signal" in ok(daemon.ctl("status")).stdout
+    ok(daemon.ctl("stop", "--timeout", "20"))
+    assert daemon.wait() == 0
 
 
 def test_without_a_daemon_work_is_accepted_and_starts_with_it(start_daemon: Callable[..., Daemon]) -> None:

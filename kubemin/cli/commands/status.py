@@ -109,7 +109,7 @@ def _show_daemon(pool: PoolState, failed: str | None, redis: str | None) -> None
             ("leader", leader_words(pool)),
             ("redis", redis),
             ("state", state_word(pool)),
-            ("problem", pool.error),
+            ("problem", problem(pool)),
             ("version", pool.version),
             ("supervisor", pool.supervisor_pid),
             ("generation", pool.generation),
@@ -125,7 +125,15 @@ def _show_daemon(pool: PoolState, failed: str | None, redis: str | None) -> None
     )
 
 
+def problem(pool: PoolState) -> str:
+    if pool.halted:
+        return f"the supervisor does nothing; `kill -CONT {pool.supervisor_pid}` lets it go on"
+    return pool.error
+
+
 def state_word(pool: PoolState) -> str:
+    if pool.halted:
+        return "halted by a signal"
     if pool.stopping:
         return "stopping"
     if not pool.ready:

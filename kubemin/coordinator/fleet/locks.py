@@ -15,7 +15,7 @@ from kubemin.coordinator.fleet.workers import FleetPool
 from kubemin.coordinator.link import Link
 from kubemin.model.records import Owner
 from kubemin.model.states import Cause
-from kubemin.processes import look
+from kubemin.processes import is_halted
 from kubemin.scoreboard import Scoreboard
 from kubemin.store.base import Stop
 from kubemin.store.redis.node import Held, NodeStore
@@ -111,7 +111,7 @@ class Locks:
 
     def _look_at_states(self) -> None:
         now = clock.monotonic()
-        stopped = {link.owner for link in self._pool.links if _is_stopped(link.pid)}
+        stopped = {link.owner for link in self._pool.links if is_halted(link.pid)}
         self._stopped = {owner: self._stopped.get(owner, now) for owner in stopped}
         for owner, since in self._stopped.items():
             link = self._pool.link(owner)
@@ -134,8 +134,3 @@ class Locks:
             if link is not None and record is not None and record.pid == link.pid and now - since > self._ttl:
                 log.warning("a worker ended its step and does not report; it is killed", worker=owner.slot, token=token)
                 self._kill(link, record.token, KILL_FENCED)
-
-
-def _is_stopped(pid: int) -> bool:
-    process = look(pid)
-    return process is not None and process.state in "Tt"
