@@ -8,6 +8,7 @@ re-raised there as one of these, with the cause kept. Exit codes are the contrac
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 import msgspec
@@ -80,6 +81,18 @@ class StoreUnavailable(Unreachable):
     def __init__(self, message: str, *, fatal: bool = False, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.fatal = fatal
+
+
+class NoRoom(StoreUnavailable):
+    """The disk is full. Passes when somebody makes room: a daemon waits for that, also at its start."""
+
+    code = "disk_full"
+
+
+def unwritable(message: str, cause: OSError) -> StoreUnavailable:
+    """For what a daemon cannot do without: fatal, but for a disk (or a quota) that is full."""
+    text = f"{message}: {cause.strerror}"
+    return NoRoom(text) if cause.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable(text, fatal=True)
 
 
 class NotDurable(StoreUnavailable):

@@ -1,9 +1,14 @@
-"""Whether the store can be written, and what the log and the loop make of it when not: said once, tried with pauses."""
+"""Whether the store can be written, and what the log and the loop make of it when not: said once, tried with pauses.
+
+At a start there is no loop yet: a full disk ends the process, and its keeper forks the next one a second later.
+"""
 
 from __future__ import annotations
 
 from kubemin import clock
-from kubemin.errors import StoreUnavailable
+from kubemin.coordinator.exits import EXIT_NO_ROOM, EXIT_STORE_UNUSABLE
+from kubemin.errors import KubeminError, NoRoom, StoreUnavailable
+from kubemin.scoreboard import Scoreboard
 from kubemin.telemetry import log
 
 PAUSES = (0.1, 0.2, 0.5, 1.0)  # seconds between tries, while the store fails
@@ -35,3 +40,16 @@ class StoreHealth:
         if self._failures:
             log.info("the store can be written again", seconds=round(clock.monotonic() - self._since, 1))
             self._failures, self.error = 0, ""
+
+
+def cannot_start(board: Scoreboard, exc: KubeminError) -> int:
+    """The exit code. A full disk may get room, so others will try again: that is said once, and shown by `status` and
+    the service manager until one of them can start."""
+    if not isinstance(exc, NoRoom):
+        log.error("the coordinator cannot start", reason=str(exc))
+        return EXIT_STORE_UNUSABLE
+    known = board.read_coordinator()
+    if known is None or not known.error:
+        log.error("waiting for room on the disk", reason=str(exc))
+    board.write_coordinator(ready=False, error=str(exc))
+    return EXIT_NO_ROOM

@@ -26,8 +26,8 @@ from kubemin.clock import boottime
 from kubemin.config import Settings
 from kubemin.coordinator.control import Control, Died
 from kubemin.coordinator.duties import Duties
-from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE, EXIT_SWITCH
-from kubemin.coordinator.health import PAUSES, StoreHealth
+from kubemin.coordinator.exits import EXIT_SWITCH
+from kubemin.coordinator.health import PAUSES, StoreHealth, cannot_start
 from kubemin.coordinator.history import History, begin_tally
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.pool import Grant, Pool
@@ -393,7 +393,6 @@ def run_coordinator(
             coordinator = Coordinator(instance, settings, board, control)
         coordinator.start(predecessor)
     except KubeminError as exc:
-        log.error("the coordinator cannot start", reason=str(exc))
-        return EXIT_STORE_UNUSABLE
+        return cannot_start(board, exc)
     coordinator.run()
     return EXIT_SWITCH if coordinator.switching else 0

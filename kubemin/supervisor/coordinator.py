@@ -17,7 +17,7 @@ import msgspec
 
 from kubemin import processes
 from kubemin.channel import packet_pair
-from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE, EXIT_SWITCH
+from kubemin.coordinator.exits import EXIT_NO_ROOM, EXIT_STORE_UNUSABLE, EXIT_SWITCH
 from kubemin.proctitle import set_title
 from kubemin.scoreboard import SlotRecord
 from kubemin.supervisor import signals
@@ -30,6 +30,7 @@ from kubemin.telemetry import log
 
 YOUNG = 5.0  # seconds: a coordinator that dies sooner is restarted after a pause
 PAUSES = (0.0, 0.1, 0.2, 0.4, 0.7)  # seconds; promise P3 wants it back within 1 s
+ROOM_PAUSE = 1.0  # between looks whether a full disk has room again
 FATAL_PAUSE = 10.0  # the same when it was ready once and now finds its store unusable
 CANNOT_START = 5  # deaths in a row with none ever ready: give up
 STOPPED_SECONDS = 0.5  # of being stopped (SIGSTOP) before it is replaced
@@ -122,11 +123,14 @@ class Keeper:
         self.receive()  # it may have become ready and died since
         self._close()
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
-        self.restarts += code != EXIT_SWITCH
+        self.restarts += code not in (EXIT_SWITCH, EXIT_NO_ROOM)
         if code == 0 and "finish" in self._wishes:
             self.finished = True
         elif code == EXIT_SWITCH:
             self._not_before = now
+        elif code == EXIT_NO_ROOM:
+            self._not_before = now + jittered(ROOM_PAUSE)
+            self.finished = "finish" in self._wishes and not self._ever_ready  # nobody has anything to commit
         elif code == EXIT_STORE_UNUSABLE and not self._ever_ready:
             self.failure = EXIT_STORE_UNUSABLE, "the coordinator cannot use the store; the log says why"
         else:

@@ -224,4 +224,11 @@ class Supervisor:
             return f"Stopping: {len(self.pool.pids)} workers left"
         state = "Drained" if self.drained else "Running" if self.ready else "Starting"
         refused = f"; last reload failed: {self._refused}" if self._refused else ""
-        return f"{state}: {len(self.pool.pids)} of {self.pool.want} workers, generation {self.pool.generation}{refused}"
+        return (
+            f"{state}: {len(self.pool.pids)} of {self.pool.want} workers, generation {self.pool.generation}"
+            f"{refused}{self._problem()}"
+        )
+
+    def _problem(self) -> str:
+        record = self.node.board.read_coordinator()
+        return f"; {record.error}" if record is not None and record.error else ""

@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable
 
 from kubemin import clock, processes
-from kubemin.errors import Refused, StoreUnavailable
+from kubemin.errors import NoRoom, Refused, StoreUnavailable, unwritable
 from kubemin.supervisor import orphans
 from kubemin.telemetry import log
 
@@ -49,7 +49,7 @@ class StateLock:
     def release(self) -> None:
         """Let go at a clean stop, when no child is left."""
         with contextlib.suppress(OSError):  # a file system that became read-only: its name is that of a dead one then
-            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, b" " * os.fstat(self.fd).st_size, 0)  # keeps the room that the next name needs
         os.close(self.fd)
 
 
@@ -131,4 +131,6 @@ def _name_holder(fd: int, path: str) -> None:
         os.pwrite(fd, name, 0)  # over what is there, which needs no room on a full disk
         os.ftruncate(fd, len(name))
     except OSError as exc:
-        raise StoreUnavailable(f"cannot write {path}: {exc.strerror}", fatal=True) from exc
+        failure = unwritable(f"cannot write {path}", exc)
+        if not isinstance(failure, NoRoom):  # the name is only for a message
+            raise failure from exc

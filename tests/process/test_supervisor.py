@@ -78,7 +78,7 @@ def test_coordinator_with_unusable_store_stops_the_daemon(start: Start) -> None:
 
 
 def test_coordinator_that_cannot_start_stops_the_daemon(start: Start) -> None:
-    daemon = start(ready=False, plan={"coordinator_exit": 5})
+    daemon = start(ready=False, plan={"coordinator_exit": 9})
     assert daemon.wait() == 1
     assert "the coordinator cannot start" in daemon.log
 

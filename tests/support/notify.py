@@ -31,6 +31,11 @@ class NotifySocket:
                 return False
         return True
 
+    def heard(self) -> str:
+        """All that has come so far."""
+        self._take()
+        return "\n".join(self.seen)
+
     def forget(self) -> None:
         """Drop what has come so far: a reload of an earlier life was followed by a READY=1 as well."""
         self._take()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,35 @@ def test_a_supervisor_that_stands_still_is_restarted_by_the_watchdog(load: Load)
     assert unit.processes() & before == set()
     assert any("Watchdog timeout" in line for line in unit.messages("_PID=1"))
     judge(load, cut_short=True)
+
+
+def test_a_reload_of_a_supervisor_that_is_halted_fails_soon_and_says_what_helps(unit: Machine) -> None:
+    pid = unit.pid
+    unit.ok("kill", "-STOP", str(pid))
+    begin = time.monotonic()
+    assert unit.run("systemctl", "reload", UNIT).code != 0
+    print(f"the reload of a halted supervisor failed after {time.monotonic() - begin:.1f} s")
+    assert time.monotonic() - begin < 20  # of an emulated machine
+    assert any(f"`kill -CONT {pid}` lets it go on" in line for line in unit.messages("-n", "20"))
+    unit.ok("kill", "-CONT", str(pid))
+    unit.until(lambda: unit.run("systemctl", "reload", UNIT).code == 0, "a reload")
+    assert unit.pid == pid
+
+
+def test_a_full_disk_is_waited_for_beyond_the_time_of_a_start(unit: Machine) -> None:
+    unit.ok("systemctl", "stop", UNIT)
+    unit.drop_in("patience", "[Service]\nTimeoutStartSec=8s\n")
+    unit.sh("mount -t tmpfs -o size=4m tmpfs /var/lib/kubemin; cat /dev/zero > /var/lib/kubemin/filler || true")
+    try:
+        done = unit.run("systemctl", "start", UNIT)
+        assert done.code != 0, done
+        unit.until(lambda: "no space left on the device" in unit.shown("StatusText"), "the reason in the unit's status")
+        unit.until(lambda: int(unit.shown("NRestarts")) >= 1, "the next try")
+        unit.sh("rm /var/lib/kubemin/filler")
+        unit.until(lambda: unit.shown("ActiveState") == "active", "readiness")
+        assert unit.shown("Result") == "success"
+    finally:
+        unit.sh(f"systemctl stop {UNIT}; umount -l /var/lib/kubemin")
 
 
 def test_a_step_over_its_memory_dies_alone(control_groups: Machine) -> None:

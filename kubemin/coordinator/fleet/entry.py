@@ -16,7 +16,7 @@ from kubemin.config import Settings
 from kubemin.coordinator.control import Control
 from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE
 from kubemin.coordinator.fleet.membership import NotAdmitted, Started
-from kubemin.errors import Invalid, KubeminError, StoreUnavailable, Unreachable
+from kubemin.errors import Invalid, KubeminError, NoRoom, StoreUnavailable, Unreachable
 from kubemin.modes import uses_redis
 from kubemin.scoreboard import Scoreboard
 from kubemin.store.redis.identity import OTHER_FLEET
@@ -105,6 +105,8 @@ def _serve(
         coordinator = FleetCoordinator(instance, settings, board, Control(control), store, predecessor)
         coordinator.attach()
         _run(coordinator)
+    except NoRoom:
+        raise
     except (NotAdmitted, Invalid, Unreachable) as exc:
         return _refuse(str(exc))
     return 0

@@ -12,7 +12,7 @@ from kubemin import __version__, clock
 from kubemin.config import Settings
 from kubemin.coordinator.fleet.instances import Instances
 from kubemin.coordinator.fleet.timing import Every
-from kubemin.errors import Refused, StoreUnavailable
+from kubemin.errors import Refused, StoreUnavailable, unwritable
 from kubemin.store import undelivered
 from kubemin.store.redis import identity
 from kubemin.store.redis.node import NodeRecord, NodeStore, TermRecord
@@ -48,7 +48,7 @@ class Membership:
         try:
             self._instances = Instances(settings.state_dir)
         except OSError as exc:
-            raise StoreUnavailable(f"cannot read in {settings.state_dir}: {exc.strerror}", fatal=True) from exc
+            raise unwritable(f"cannot read in {settings.state_dir}", exc) from exc
         self._beat = Every(BEAT_SECONDS, jitter=0.1)
         self._since = clock.wall()
 
@@ -70,7 +70,7 @@ class Membership:
         try:
             dead = self._instances.note(self._instance)
         except OSError as exc:
-            raise StoreUnavailable(f"cannot write in {self._settings.state_dir}: {exc.strerror}", fatal=True) from exc
+            raise unwritable(f"cannot write in {self._settings.state_dir}", exc) from exc
         self.deliver()
         deliver_more()
         count = 0
@@ -105,7 +105,7 @@ class Membership:
         try:
             lost = identity.recognise(client.execute, self._settings.state_dir, client.where)
         except OSError as exc:
-            raise StoreUnavailable(f"cannot write in {self._settings.state_dir}: {exc.strerror}", fatal=True) from exc
+            raise unwritable(f"cannot write in {self._settings.state_dir}", exc) from exc
         if lost:
             log.error(
                 "Redis has lost the records of this fleet (FLUSHALL, a start without its data, or an empty server): "

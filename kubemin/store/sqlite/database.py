@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from kubemin.errors import StoreUnavailable
+from kubemin.errors import NoRoom, StoreUnavailable
 
 APPLICATION_ID = 0x6B756265  # "kube": a file of ours
 BUSY_SECONDS = 5.0  # a backup or a reader may hold the file for a moment; the state lock keeps writers apart
@@ -57,8 +57,8 @@ def queries() -> dict[str, str]:
 def translate(error: sqlite3.Error, path: str) -> StoreUnavailable:
     """What an operator should read. Fatal: no retry helps."""
     name = getattr(error, "sqlite_errorname", "") or ""
-    if name.startswith("SQLITE_FULL"):
-        return StoreUnavailable(f"{path}: no space left on the device; free some, and work goes on by itself")
+    if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and _is_full(path)):
+        return NoRoom(f"{path}: no space left on the device; free some, and work goes on by itself")
     if name.startswith("SQLITE_READONLY"):
         return StoreUnavailable(f"{path}: cannot be written (read-only file system or permissions); make it writable")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
@@ -75,8 +75,16 @@ def translate(error: sqlite3.Error, path: str) -> StoreUnavailable:
     if name.startswith("SQLITE_CANTOPEN"):
         return StoreUnavailable(f"{path}: cannot be opened; check that the folder exists and its permissions")
     if name.startswith("SQLITE_IOERR"):
-        return StoreUnavailable(f"{path}: the disk does not answer or is full ({name}); see the kernel log")
+        return StoreUnavailable(f"{path}: the disk does not answer ({name}); see the kernel log")
     return StoreUnavailable(f"{path}: {error} ({name or type(error).__name__})")
+
+
+def _is_full(path: str) -> bool:
+    """SQLite says only of a write that there is no room for it, and not of a file that it makes longer."""
+    try:
+        return os.statvfs(os.path.dirname(os.path.abspath(path))).f_bavail == 0
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -116,17 +124,26 @@ def _make(path: str) -> None:
 def reserve_log(path: str) -> None:
     """Give the write-ahead log its full size now: a commit that overwrites is on the disk in half the time of one that
     makes the file longer (no journal of the file system takes part). SQLite reads no further than its last valid frame,
-    and holds no lock on this file that closing a descriptor could drop."""
-    size = CHECKPOINT_PAGES * _FRAME
-    with suppress(OSError):  # a full disk: commits will say so
+    and holds no lock on this file that closing a descriptor could drop. Without room for all of it, it stays as it is:
+    the rest of the disk is for commits."""
+    with suppress(OSError):  # commits will say so
         fd = os.open(f"{path}-wal", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            at = os.fstat(fd).st_size
-            while at < size:
-                at += os.pwrite(fd, bytes(min(_CHUNK, size - at)), at)
-            os.fdatasync(fd)
+            _lengthen(fd, CHECKPOINT_PAGES * _FRAME)
         finally:
             os.close(fd)
+
+
+def _lengthen(fd: int, size: int) -> None:
+    """With zeros, on the disk; or not at all. Raises OSError."""
+    at = before = os.fstat(fd).st_size
+    try:
+        while at < size:
+            at += os.pwrite(fd, bytes(min(_CHUNK, size - at)), at)
+        os.fdatasync(fd)
+    except OSError:
+        os.ftruncate(fd, before)
+        raise
 
 
 def identity(path: str) -> tuple[int, int] | None:
