@@ -66,6 +66,13 @@ class Invalid(KubeminError):
         return self._problems
 
 
+def of_system(exc: OSError) -> KubeminError:
+    """What no layer has foreseen, in one line. A system call that names no file and misses one is getcwd(2)."""
+    if exc.errno == errno.ENOENT and exc.filename is None:
+        return KubeminError("the working directory is gone; change to one that is there")
+    return KubeminError(f"{exc.filename or 'the system'}: {exc.strerror or exc}")
+
+
 class Unreachable(KubeminError):
     """The daemon or the store does not answer, or cannot be written. Nothing was accepted."""
 

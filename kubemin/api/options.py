@@ -49,7 +49,7 @@ def seconds(duration: Duration, field: str) -> float:
 def queue_name(queue: str) -> str:
     """Raises Invalid for what no queue can be called."""
     if not isinstance(queue, str) or not re.fullmatch(QUEUE, queue):
-        raise invalid("queue", f'"{queue:.100}" is not a queue\'s name; use {QUEUE_SHAPE}')
+        raise invalid("queue", f'"{queue!s:.100}" is not a queue\'s name; use {QUEUE_SHAPE}')
     return queue
 
 
@@ -98,7 +98,7 @@ def retry_policy(retry: RetryPolicy | None) -> dict[str, Any] | None:
     if retry is None:
         return None
     given: dict[str, Any] = (
-        {"limit": retry} if isinstance(retry, int) else {_SNAKE.get(k, k): v for k, v in retry.items()}
+        {_SNAKE.get(k, k): v for k, v in retry.items()} if isinstance(retry, Mapping) else {"limit": retry}
     )
     for name in ("delay", "max_delay"):
         if name in given:

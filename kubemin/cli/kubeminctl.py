@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from kubemin.cli import render
-from kubemin.errors import Invalid, KubeminError, Problem
+from kubemin.errors import Invalid, KubeminError, Problem, of_system
 
 COMMANDS = {
     "run": "run a workflow file in the foreground, on a private pool",
@@ -119,6 +119,7 @@ def group(ctx: click.Context, config: str | None, state_dir: str | None, runtime
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. Prints every error, raises nothing."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    render.prepare()
     try:
         code = _run(arguments)
         render.flush()
@@ -151,8 +152,11 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as exc:
-        render.error(KubeminError(f"{exc.filename or 'the system'}: {exc.strerror or exc}"), as_json=as_json)
+        render.error(of_system(exc), as_json=as_json)
         return 1
+    except UnicodeEncodeError as exc:
+        render.error(_not_text(exc), as_json=as_json)
+        return 2
     except Exception as exc:  # a defect of ours: one line for the user, the rest on request
         if os.environ.get("KUBEMIN_DEBUG"):
             raise
@@ -165,6 +169,11 @@ def _usage(exc: click.ClickException) -> Invalid:
     message = " ".join(exc.format_message().split()).rstrip(".")
     path = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx is not None else render.PROGRAM
     return Invalid([Problem(field="", code="usage", message=f"{message}; see {path} --help")])
+
+
+def _not_text(exc: UnicodeEncodeError) -> Invalid:
+    """Python hands over bytes of an argument that are not UTF-8 as half surrogate pairs, which no store takes."""
+    return Invalid([Problem(field="", code="usage", message=f"{render.readable(exc.object)} is not UTF-8 text")])
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

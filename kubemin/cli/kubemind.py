@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kubemin import __version__
-from kubemin.errors import Invalid, KubeminError, Problem
+from kubemin.errors import Invalid, KubeminError, Problem, of_system
 
 EXIT_USAGE = 2
 _ACTIONS = {"--check": "check", "--version": "version", "--help": "help", "-h": "help"}
@@ -208,6 +208,9 @@ def main(argv: Sequence[str]) -> int:
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except OSError as exc:
+        _print_error(of_system(exc))
+        return 1
     except Exception as exc:
         from kubemin.telemetry import log
 

@@ -23,7 +23,7 @@ def answers(function: F) -> F:
     @click.pass_obj
     @functools.wraps(function)
     def wrapped(session: Session, output: str, *args: Any, **kwargs: Any) -> Any:
-        session.json = output == "json"
+        session.json = session.json or output == "json"  # a group before it may have been told
         return function(session, *args, **kwargs)
 
     return wrapped  # type: ignore[return-value]

@@ -158,9 +158,10 @@ def _settings(graph: Graph, folder: str, workers: int, base: Settings | None) ->
         "maxWorkers": workers,
         "queues": sorted({node.queue for node in graph.nodes} | {"default"}),
         "gracefulTimeout": "2s",
-        "python": {"path": _unique([graph.directory, *(base.python.path if base else ())]), "allow": _functions(graph)},
         "log": {"level": "info", "format": "text"},
     }
+    if functions := _functions(graph):
+        found["python"] = {"path": _unique([graph.directory, *(base.python.path if base else ())]), "allow": functions}
     if base is not None:
         found["taskTimeout"] = f"{base.task_timeout:f}s"
         if base.secrets_dir:

@@ -7,6 +7,7 @@ document.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -33,9 +34,20 @@ _STATE_COLOURS = {
     "dead": "red",
 }
 _SHOWN = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160))} | {
-    n: f"\\u{n:04x}" for n in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    n: f"\\u{n:04x}" for n in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
 }
 _SHOWN_OF_STEPS = {n: shown for n, shown in _SHOWN.items() if n != ord("\t")}
+
+
+def prepare() -> None:
+    """Once, before anything is printed: a terminal in another encoding shows what it can, and is no error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def readable(text: str) -> str:
+    """A text of the command line, whose bytes may be no UTF-8, as text that JSON can hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def clean(text: str) -> str:
@@ -87,7 +99,19 @@ def raw(text: str, stream: str = "stdout") -> None:
 
 def document(value: Any) -> None:
     """The one JSON document of `-o json`."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    try:
+        body = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # the name of a file
+        body = msgspec.json.encode(_readable(msgspec.to_builtins(value)))
+    sys.stdout.write(msgspec.json.format(body, indent=2).decode() + "\n")
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, str):
+        return readable(value)
+    if isinstance(value, dict):
+        return {readable(key): _readable(item) for key, item in value.items()}
+    return [_readable(item) for item in value] if isinstance(value, list) else value
 
 
 def flush() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kubemin.config.table import DEFAULTS, TABLE, Applies, Key, Kind
+import re
+
+from kubemin.config.table import DEFAULTS, KEYS, TABLE, Applies, Change, Key, Kind
 from kubemin.config.values import limits, show
 
 _PLACEHOLDERS = {
@@ -37,6 +39,16 @@ def default_text(key: Key) -> str:
 def bounds(key: Key) -> str:
     """`1 to 1024`, or empty."""
     return limits(key) if key.minimum is not None or key.maximum is not None else ""
+
+
+def shown(change: Change) -> tuple[str, str]:
+    """The old and the new value as a user would write them; a password inside an address is nobody's business."""
+    old, new = (show(KEYS[change.key], value) for value in (change.old, change.new))
+    return without_password(old), without_password(new)
+
+
+def without_password(text: str) -> str:
+    return re.sub(r"://[^@/]*@", "://***@", text)
 
 
 def flags_help(width: int = 100) -> str:

@@ -19,6 +19,7 @@ from kubemin.model.records import Definition
 
 _T = TypeVar("_T")
 
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 RESULT_FILE = "settings.json"
 DEFINITIONS_FILE = "definitions.json"
 
@@ -51,7 +52,7 @@ def write_file(path: str, data: bytes) -> None:
     """Replace `path` by `data` in one act; readable for the group. Raises OSError."""
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640), "wb") as file:
+        with open(os.open(temporary, _WRITE, 0o640), "wb") as file:
             file.write(data)
         os.rename(temporary, path)
     except OSError:

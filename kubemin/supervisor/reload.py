@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any
 
 import msgspec
 
 from kubemin.config import ReloadResult, Settings, read_result
-from kubemin.config.table import KEYS
-from kubemin.config.values import show
+from kubemin.config.describe import shown
 from kubemin.errors import KubeminError
 from kubemin.proctitle import set_title
 from kubemin.supervisor.coordinator import Keeper
@@ -63,6 +60,7 @@ class Reload:
         self._request = ""
         self._again: str | None = None  # another one was asked for meanwhile
         self._deadline = 0.0
+        self._overdue = False  # the checker was killed for the time that it took
         self._canary: Canary | None = None
         self._result: ReloadResult | None = None
 
@@ -95,6 +93,7 @@ class Reload:
     def maintain(self, now: float) -> None:
         if self._phase is Phase.CHECKING and now >= self._deadline and self.checker is not None:
             os.kill(self.checker, signal.SIGKILL)  # its death is noted by `reap`
+            self._overdue = True
             self._deadline = now + CHECK_SECONDS
         elif self._phase is Phase.TRYING:
             self._look_at_canary(now)
@@ -125,7 +124,7 @@ class Reload:
 
     def _check(self, now: float) -> None:
         node, first = self._node, self._first
-        self._phase, self._deadline = Phase.CHECKING, now + CHECK_SECONDS
+        self._phase, self._deadline, self._overdue = Phase.CHECKING, now + CHECK_SECONDS, False
         _keep_files(node)
 
         def child() -> int:
@@ -143,7 +142,7 @@ class Reload:
 
     def _judge(self, status: int, now: float) -> None:
         if status != 0:
-            late = f" after {CHECK_SECONDS:.0f} s" if os.WIFSIGNALED(status) else ""
+            late = f"; it may take {CHECK_SECONDS:.0f} s" if self._overdue else ""
             self._failed(f"the check of the configuration {ending(status)}{late}")
             return
         try:
@@ -213,13 +212,8 @@ class Reload:
 
 
 def _told(result: ReloadResult) -> str:
-    lines = [f"{c.key}: {_shown(c.key, c.old)} -> {_shown(c.key, c.new)} ({c.applies})" for c in result.changes]
+    lines = [f"{change.key}: {' -> '.join(shown(change))} ({change.applies})" for change in result.changes]
     return "\n".join(["reloaded" if lines else "reloaded; no setting changed", *lines])
-
-
-def _shown(key: str, value: Any) -> str:
-    """As a user would write it; a password inside an address is nobody's business."""
-    return re.sub(r"://[^@/]*@", "://***@", show(KEYS[key], value))
 
 
 def _keep_files(node: Node) -> None:

@@ -10,6 +10,8 @@ import os
 
 import msgspec
 
+from kubemin.config.reload import write_file
+
 NAME = "wanted.json"
 _LIMIT = 64 * 1024  # bytes: more is not ours
 
@@ -28,12 +30,7 @@ def path_in(runtime_dir: str) -> str:
 
 def write(runtime_dir: str, wanted: Wanted) -> None:
     """Raises OSError."""
-    path = path_in(runtime_dir)
-    temporary = f"{path}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-    with open(fd, "wb") as file:
-        file.write(msgspec.json.encode(wanted))
-    os.rename(temporary, path)
+    write_file(path_in(runtime_dir), msgspec.json.encode(wanted))
 
 
 def read(runtime_dir: str) -> Wanted | None:

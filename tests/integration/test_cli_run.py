@@ -107,6 +107,16 @@ def test_a_completed_run_shows_all_that_its_last_steps_wrote(place: Path) -> Non
     assert "early" not in out.partition("stdout of")[2]
 
 
+def test_a_folder_with_an_odd_name(place: Path) -> None:
+    folder = place / "new\nline ${{x}} ü"
+    (folder / "sub").mkdir(parents=True)
+    text = "name: odd\nsteps:\n  - {name: a, shell: pwd > here}\n  - {name: b, workdir: sub, shell: pwd > here}\n"
+    (folder / "odd.yaml").write_text(text)
+    code, _, err = finish(place, str(folder / "odd.yaml"))
+    assert code == 0, err
+    assert (folder / "here").read_text() == f"{folder}\n" and (folder / "sub" / "here").exists()
+
+
 def test_a_run_that_fails_shows_why(place: Path) -> None:
     code, out, _ = finish(place, str(place / "bad.yaml"))
     assert code == 1

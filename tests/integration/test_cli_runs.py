@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,19 @@ def test_what_is_wrong_is_said(node: Daemon) -> None:
         assert errors(node.ctl(*args, "-o", "json"), 4)
 
 
+def test_an_argument_that_is_no_text(node: Daemon) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    for args in (
+        ("show", odd), ("cancel", odd), ("why", odd), ("logs", odd), ("runs", "--workflow", odd), ("submit", odd),
+        ("submit", "report", "--key", odd), ("retry", "0" * 20, "--from", odd), ("queue", "pause", odd),
+        ("submit", "-f", odd + ".yaml"), ("validate", odd + ".yaml"), ("submit", "report", "-p", f"day={odd}"),
+    ):  # fmt: skip
+        [problem] = errors(node.ctl(*args, "-o", "json"), 4 if "retry" in args else 2)
+        assert "\udce9" not in problem["message"]
+        plain = node.ctl(*args)
+        assert plain.code in (2, 4) and len(plain.stderr.splitlines()) == 1 and "internal" not in plain.stderr
+
+
 def test_an_unknown_name_says_why_it_is_unknown(start_daemon: Callable[..., Daemon]) -> None:
     daemon = start_daemon()
     [plain] = errors(daemon.ctl("submit", "nothing", "-o", "json"), 4)
@@ -219,6 +233,7 @@ def test_queues(node: Daemon) -> None:
         assert (queue["name"], queue["length"], queue["paused"]) == ("default", 1, True) and queue["oldestSeconds"] >= 0
         assert [reason["code"] for reason in ok(node.ctl("why", run, "-o", "json")).json["items"]] == ["queue_paused"]
         assert "paused" in ok(node.ctl("queue")).stdout
+        assert ok(node.ctl("queue", "-o", "json", "pause", "default")).json == {"name": "default", "paused": True}
     finally:
         ok(node.ctl("queue", "resume", "default"))
     assert node.client.run(run).wait(10) == "completed"

@@ -52,6 +52,14 @@ def refused(done: subprocess.CompletedProcess[str], *texts: str) -> None:
         assert text in done.stderr, done.stderr
 
 
+def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    script = f"mkdir {gone} && cd {gone} && rmdir {gone} && exec {program('kubemind')} --check --state-dir state"
+    done = subprocess.run(["sh", "-c", script], env=clean_environ(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "kubemind: the working directory is gone; change to one that is there\n"
+
+
 def test_valid(home: Path) -> None:
     (home / "workflows.d" / "a.yaml").write_text(WORKFLOW.format(name="one"))
     (home / "workflows.d" / "b.json").write_text('{"name": "two", "steps": [{"name": "a", "run": ["true"]}]}')

@@ -51,14 +51,16 @@ def test_what_would_lose_work_is_wrong(daemon: Daemon) -> None:
     daemon.workflow(
         "odd.yaml",
         "name: odd\ntimeout: 10s\n"
-        "steps:\n  - {name: a, run: [ls], timeout: 1m}\n  - {name: b, run: [ls], queue: etl}\n",
+        "steps:\n  - {name: a, run: [ls], timeout: 1m}\n  - {name: b, run: [ls], queue: etl}\n"
+        "  - {name: c, run: [ls], forEach: [1], queue: far}\n",
     )
     assert daemon.ctl("reload").code == 0
     assert daemon.client.submit("odd").id
     done = daemon.ctl("doctor", "-o", "json")
     assert done.code == 1
     found = findings(done)
-    assert any(status == "wrong" and "no worker serves queue etl" in text for status, text in found["queues"])
+    for queue in ("etl", "far"):
+        assert ("wrong", f"odd: no worker serves queue {queue}; add it to `queues`") in found["queues"]
     assert any("step a may take 60 s, the whole run 10 s" in text for _, text in found["timeouts"])
 
 

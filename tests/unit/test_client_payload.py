@@ -193,12 +193,18 @@ def test_since() -> None:
         options.past("yesterday", "since")
 
 
+def test_queues_that_are_no_name() -> None:
+    for bad in (5, ["etl"], "\udcff", ""):
+        with pytest.raises(Invalid, match="queue"):
+            options.queue_name(bad)  # type: ignore[arg-type]
+
+
 def test_retry_policies() -> None:
     assert options.retry_policy(None) is None
     assert options.retry_policy(3) == {"limit": 3}
     policy = options.retry_policy({"limit": 2, "delay": "1s", "maxDelay": "1m", "factor": 3})
     assert policy == {"limit": 2, "delay": 1.0, "factor": 3.0, "max_delay": 60.0}
-    for bad in ({"limit": "x"}, {}, {"limit": 1, "dealy": 1}, -1, {"limit": -1}):
+    for bad in ({"limit": "x"}, {}, {"limit": 1, "dealy": 1}, -1, {"limit": -1}, "3", [3], True):
         with pytest.raises(Invalid, match="retry"):
             options.retry_policy(bad)
 

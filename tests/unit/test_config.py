@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kubemin.config import Settings, diff, load_settings, sources, values
 from kubemin.config import defaults as machine_defaults
-from kubemin.config.describe import flags_help, markdown
+from kubemin.config.describe import flags_help, markdown, shown
 from kubemin.config.load import config_path, examine
 from kubemin.config.reload import Origin, ReloadResult, read_result, write_result
 from kubemin.config.table import DEFAULTS, KEYS, TABLE, Applies, Change, until_restart
@@ -394,6 +394,12 @@ def test_diff_says_what_a_change_needs() -> None:
     kept = until_restart(old, new)
     assert (kept.max_workers, kept.user, kept.node_id, kept.lock) == (3, "nobody", old.node_id, old.lock)
     assert all(key.applies is not Applies.RESTART for key in TABLE if key.of(kept) != key.of(old))
+
+
+def test_a_change_is_told_as_users_write_it_and_without_passwords() -> None:
+    old = load_settings(flags={"redisAddr": "redis://me:hunter2@db:6379/1", "lock.ttl": "1m"}, environ={})
+    new = load_settings(flags={"redisAddr": "db:6379"}, environ={})
+    assert [shown(change) for change in diff(old, new)] == [("redis://***@db:6379/1", "db:6379"), ("1m", "15s")]
 
 
 def test_a_reloads_outcome_travels_through_the_file(tmp_path: Path) -> None:

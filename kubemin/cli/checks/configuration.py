@@ -11,6 +11,7 @@ from kubemin.config import Settings
 from kubemin.errors import StoreUnavailable
 from kubemin.model.graph import Graph
 from kubemin.model.states import Kind
+from kubemin.modes import in_fleet
 
 _FILES_EACH = 12  # descriptors that the supervisor keeps for one worker, with room
 _FILES_OWN = 100
@@ -47,9 +48,11 @@ def _time_outs(graph: Graph) -> Iterator[Finding]:
 
 def _unserved(graph: Graph, settings: Settings) -> Iterator[Finding]:
     """Alone on a machine nobody else takes such a step."""
-    for queue in sorted({node.queue for node in graph.nodes if node.kind is Kind.TASK} - set(settings.queues)):
-        if not settings.redis_addr:
-            yield wrong("queues", f"{graph.workflow}: no worker serves queue {queue}; add it to `queues`")
+    if in_fleet(settings):
+        return
+    asked = {node.queue for node in graph.nodes if node.kind in (Kind.TASK, Kind.FANOUT)}
+    for queue in sorted(asked - set(settings.queues)):
+        yield wrong("queues", f"{graph.workflow}: no worker serves queue {queue}; add it to `queues`")
 
 
 def queues(settings: Settings) -> Iterator[Finding]:
@@ -66,7 +69,7 @@ def queues(settings: Settings) -> Iterator[Finding]:
             yield note(
                 "queues", f"queue {view.name} is paused and holds {view.length} task(s): `queue resume` opens it"
             )
-        elif view.length and view.name not in settings.queues and not settings.redis_addr:
+        elif view.length and view.name not in settings.queues and not in_fleet(settings):
             yield wrong("queues", f"{view.length} task(s) wait in queue {view.name}, which no worker serves: `queues`")
 
 
@@ -78,22 +81,26 @@ def python_steps(settings: Settings) -> Iterator[Finding]:
         yield note("python", "python.allow is empty: no Python function may run; add patterns such as reports.*:*")
 
 
-def limits(settings: Settings) -> Iterator[Finding]:
-    """Time-outs and limits that contradict each other."""
+def timeouts(settings: Settings) -> Iterator[Finding]:
+    """Settings that contradict each other."""
     if settings.graceful_timeout > settings.task_timeout:
         yield note(
             "timeouts",
             f"gracefulTimeout, {settings.graceful_timeout:g} s, is more than taskTimeout, {settings.task_timeout:g} s: "
             "no step takes that long unless its own timeout says so",
         )
-    soft = _open_files(live_pid(settings))
-    needed = settings.max_workers * _FILES_EACH + _FILES_OWN
-    if soft is not None and soft < needed:
-        yield wrong("files", f"the daemon may open {soft} files and needs {needed}; set LimitNOFILE=65536 in its unit")
     else:
         yield ok(
             "timeouts", f"gracefulTimeout {settings.graceful_timeout:g} s, taskTimeout {settings.task_timeout:g} s"
         )
+
+
+def descriptors(settings: Settings) -> Iterator[Finding]:
+    """Whether the daemon may open as many files as its pool needs."""
+    soft = _open_files(live_pid(settings))
+    needed = settings.max_workers * _FILES_EACH + _FILES_OWN
+    if soft is not None and soft < needed:
+        yield wrong("files", f"the daemon may open {soft} files and needs {needed}; set LimitNOFILE=65536 in its unit")
 
 
 def _open_files(pid: int | None) -> int | None:

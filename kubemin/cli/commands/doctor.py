@@ -14,7 +14,8 @@ from kubemin.errors import Invalid, Refused
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     configuration.workflows,
     configuration.python_steps,
-    configuration.limits,
+    configuration.timeouts,
+    configuration.descriptors,
     files.directories,
     files.lock,
     files.store,

@@ -10,6 +10,8 @@ import click
 from kubemin.cli import control, options, render
 from kubemin.cli.pool import require_pool
 from kubemin.cli.session import Session
+from kubemin.config import Change
+from kubemin.config.describe import shown, without_password
 from kubemin.config.reload import ReloadResult, read_result
 from kubemin.errors import Invalid, KubeminError
 
@@ -62,15 +64,17 @@ def _dry_run(session: Session) -> None:
 
 
 def _print(session: Session, outcome: str, result: ReloadResult | None) -> None:
-    changes = [] if result is None else [_change(change) for change in result.changes]
+    changes = () if result is None else result.changes
     if session.json:
-        render.document({"outcome": outcome, "changes": changes})
+        render.document({"outcome": outcome, "changes": [_change(change) for change in changes]})
         return
-    rows = [(change["key"], change["old"], change["new"], change["applies"]) for change in changes]
+    rows = [(change.key, *shown(change), change.applies) for change in changes]
     render.table(("SETTING", "WAS", "IS", "IN FORCE"), rows, "no setting differs")
     for line in outcome.splitlines():
         render.line(render.clean(line))
 
 
-def _change(change: Any) -> dict[str, Any]:
-    return {"key": change.key, "old": change.old, "new": change.new, "applies": str(change.applies)}
+def _change(change: Change) -> dict[str, Any]:
+    """Values as the settings hold them: durations in seconds, sizes in bytes."""
+    old, new = (without_password(value) if isinstance(value, str) else value for value in (change.old, change.new))
+    return {"key": change.key, "old": old, "new": new, "applies": change.applies}
