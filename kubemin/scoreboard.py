@@ -52,8 +52,6 @@ _DEADLINE_AT = 16  # aligned, so that the supervisor can look at it alone
 _DEADLINE = struct.Struct("<d")
 _SEQUENCE = struct.Struct("<Q")
 _BLANK = bytes(_RECORD.size)
-SOILED = 76  # the exit code of a worker that is replaced for what a Python step left in it
-CUT_OFF = 77  # and of one that cannot report a task, as its step has closed the channel; the task stays in its record
 
 
 class SlotState(StrEnum):

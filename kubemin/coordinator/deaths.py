@@ -7,8 +7,8 @@ import signal
 
 from kubemin.coordinator.control import Died
 from kubemin.coordinator.link import Held, Link
+from kubemin.exits import EXIT_CUT_OFF
 from kubemin.model.states import Cause, TaskState
-from kubemin.scoreboard import CUT_OFF
 from kubemin.store.base import Blame
 
 # A worker that dies by one of these did it to itself: the step's own failure, under its retry policy.
@@ -56,7 +56,7 @@ def _verdict(died: Died, held: Held) -> tuple[TaskState | None, Cause, str]:
         return None, Cause.DRAIN, "the step did not end within the grace period"
     if os.WIFEXITED(died.status):
         code = os.waitstatus_to_exitcode(died.status)
-        if code == CUT_OFF:
+        if code == EXIT_CUT_OFF:
             return (
                 TaskState.FAILED,
                 Cause.EXCEPTION,

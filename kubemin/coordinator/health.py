@@ -6,8 +6,8 @@ At a start there is no loop yet: a full disk ends the process, and its keeper fo
 from __future__ import annotations
 
 from kubemin import clock
-from kubemin.coordinator.exits import EXIT_NO_ROOM, EXIT_STORE_UNUSABLE
 from kubemin.errors import KubeminError, NoRoom, StoreUnavailable
+from kubemin.exits import EXIT_NO_ROOM, EXIT_STORE_UNUSABLE
 from kubemin.scoreboard import Scoreboard
 from kubemin.telemetry import log
 

@@ -26,7 +26,6 @@ from kubemin.clock import boottime
 from kubemin.config import Settings
 from kubemin.coordinator.control import Control, Died
 from kubemin.coordinator.duties import Duties
-from kubemin.coordinator.exits import EXIT_SWITCH
 from kubemin.coordinator.health import PAUSES, StoreHealth, cannot_start
 from kubemin.coordinator.history import History, begin_tally
 from kubemin.coordinator.pending import Pending
@@ -37,6 +36,7 @@ from kubemin.coordinator.server import Reply, Request, Server
 from kubemin.coordinator.trimming import Trimmer
 from kubemin.coordinator.waiters import Waiters
 from kubemin.errors import KubeminError, StoreUnavailable
+from kubemin.exits import EXIT_SWITCH
 from kubemin.modes import RULES, Mode, in_fleet
 from kubemin.pulse import WORK
 from kubemin.scoreboard import Scoreboard

@@ -17,7 +17,7 @@ import msgspec
 
 from kubemin import processes
 from kubemin.channel import packet_pair
-from kubemin.coordinator.exits import EXIT_NO_ROOM, EXIT_STORE_UNUSABLE, EXIT_SWITCH
+from kubemin.exits import EXIT_NO_ROOM, EXIT_STORE_UNUSABLE, EXIT_SWITCH
 from kubemin.proctitle import set_title
 from kubemin.scoreboard import SlotRecord
 from kubemin.supervisor import signals

@@ -17,10 +17,9 @@ from typing import NamedTuple
 
 from kubemin import kernel
 from kubemin.errors import KubeminError
+from kubemin.exits import EXIT_BUG
 from kubemin.supervisor import heap, signals
 from kubemin.telemetry import log
-
-_EXIT_BUG = 70  # EX_SOFTWARE of sysexits(3): the child raised what it should not
 
 
 class Child(NamedTuple):
@@ -90,7 +89,7 @@ class Forker:
 
     def _become(self, child: Child, parent: int) -> None:
         """Never returns, and never lets an exception back into the supervisor's code."""
-        code = _EXIT_BUG
+        code = EXIT_BUG
         try:
             kernel.die_with_parent(parent)
             signals.reset_in_child()

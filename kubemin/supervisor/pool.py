@@ -15,7 +15,8 @@ import msgspec
 
 from kubemin import clock
 from kubemin.config import Settings
-from kubemin.scoreboard import EMPTY, SOILED, SlotRecord, SlotState
+from kubemin.exits import EXIT_SOILED
+from kubemin.scoreboard import EMPTY, SlotRecord, SlotState
 from kubemin.steps.containment import kill_slot
 from kubemin.supervisor.birth import Birth
 from kubemin.supervisor.node import Node
@@ -293,7 +294,7 @@ class Pool:
 def _is_soiled(status: int, record: SlotRecord | None) -> bool:
     """It said so itself; a step that exits with this code does so in the middle of its task."""
     ended_well = record is not None and record.state is SlotState.STOPPING
-    return ended_well and os.WIFEXITED(status) and os.WEXITSTATUS(status) == SOILED
+    return ended_well and os.WIFEXITED(status) and os.WEXITSTATUS(status) == EXIT_SOILED
 
 
 def _reason(life: Life, status: int, record: SlotRecord | None) -> str | None:

@@ -13,9 +13,10 @@ import sys
 from kubemin import kernel
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings, adopt
+from kubemin.exits import EXIT_CUT_OFF, EXIT_SOILED
 from kubemin.model.records import Owner
 from kubemin.modes import in_fleet
-from kubemin.scoreboard import CUT_OFF, SOILED, Scoreboard, SlotState
+from kubemin.scoreboard import Scoreboard, SlotState
 from kubemin.steps import environment
 from kubemin.steps.containment import cgroup, group, make_containment
 from kubemin.steps.python import add_to_path
@@ -43,8 +44,9 @@ def run_worker(
     tickets: PacketConnection | None = None,
     patience: float = 0.0,
 ) -> int:
-    """Runs until TERM or INT, or until this worker wants to be replaced; then it returns the process' exit code: 0, or
-    SOILED when it is replaced for what a Python step left (`patience`: hygiene.py), CUT_OFF when it cannot report.
+    """Runs until TERM or INT, or until this worker wants to be replaced; then it returns the process' exit code: 0,
+    EXIT_SOILED when it is replaced for what a Python step left (`patience`: hygiene.py), EXIT_CUT_OFF when it cannot
+    report.
 
     `instance` names the daemon's life; a worker's claims are its owner's by (instance, slot, incarnation).
     `tickets` is the write end of `tasks`: a fleet's worker puts tickets of its own claims there. Without a fleet it is
@@ -77,9 +79,9 @@ def run_worker(
         worker = Worker(slot, settings, writer, tasks, reports, interrupts, output, executor, patience)
     worker.run()
     if worker.cut_off:
-        return CUT_OFF
+        return EXIT_CUT_OFF
     writer.state(SlotState.STOPPING)
-    return SOILED if worker.soiled else 0
+    return EXIT_SOILED if worker.soiled else 0
 
 
 def close_input() -> None:

@@ -11,8 +11,8 @@ import pytest
 from worker_harness import WorkerProcess
 
 from kubemin.config.settings import Recycle
+from kubemin.exits import EXIT_SOILED
 from kubemin.model.states import TaskState
-from kubemin.scoreboard import SOILED
 
 FUNCTIONS = """
 import os, signal, subprocess, sys, threading, time
@@ -60,7 +60,7 @@ LEFT = {
 def test_a_worker_that_was_left_unclean_is_replaced(worker: WorkerProcess, what: str) -> None:
     outcome = worker.run("soil", what)
     assert outcome.state is TaskState.COMPLETED
-    assert worker.wait() == SOILED
+    assert worker.wait() == EXIT_SOILED
     reasons = [r["reason"] for r in worker.log_records() if r["message"] == "worker is replaced"]
     assert len(reasons) == 1 and LEFT[what] in reasons[0]
     if what in ("child", "daemon"):
@@ -78,7 +78,7 @@ def test_the_next_step_does_not_find_what_a_short_one_left(worker: WorkerProcess
     for step, function, argument in (("b", "soil", what.rpartition(" ")[2]), ("c", "environ", "LEFT")):
         worker.give({"python": f"work:{function}", "args": [argument]}, step=step)
     os.kill(worker.pid, signal.SIGCONT)
-    assert worker.wait() == SOILED
+    assert worker.wait() == EXIT_SOILED
     assert [worker.outcome().token for _ in range(len(before) + 2)] == list(range(1, len(before) + 3))
     assert worker.tasks_reader.try_recv() is not None
 
@@ -91,7 +91,7 @@ def test_open_descriptors_are_put_up_with_for_a_while(start: Callable[..., Worke
     began = time.monotonic()  # the first was looked at before the second began
     worker.until(lambda: time.monotonic() > began + 1.0)
     worker.run("add", 1)
-    assert worker.wait() == SOILED
+    assert worker.wait() == EXIT_SOILED
     reasons = [r["reason"] for r in worker.log_records() if r["message"] == "worker is replaced"]
     assert reasons == ["a Python step left 3 open descriptors (/dev/null, /dev/null, /dev/null)"]
 
@@ -100,7 +100,7 @@ def test_open_descriptors_are_put_up_with_for_a_while(start: Callable[..., Worke
 def test_nothing_else_is_put_up_with(start: Callable[..., WorkerProcess], what: str) -> None:
     worker = start(patience=60.0)
     worker.run("soil", what)
-    assert worker.wait() == SOILED
+    assert worker.wait() == EXIT_SOILED
 
 
 @pytest.mark.parametrize("how", ["return", "raise"])

@@ -16,8 +16,8 @@ import pytest
 from worker_harness import WorkerProcess
 
 from kubemin import channel
+from kubemin.exits import EXIT_CUT_OFF
 from kubemin.model.states import Cause, TaskState
-from kubemin.scoreboard import CUT_OFF
 
 FUNCTIONS = """
 import os, time
@@ -129,7 +129,7 @@ def test_a_cancel_that_comes_first_stops_the_task_before_it_starts(worker: Worke
 
 def test_a_step_that_closes_the_worker_s_channels_ends_the_worker(worker: WorkerProcess) -> None:
     claim = worker.call("close_all")
-    assert worker.wait() == CUT_OFF
+    assert worker.wait() == EXIT_CUT_OFF
     assert worker.reports.try_recv() is None
     record = worker.record()
     assert (record.token, record.state) == (claim.token, "running")  # so the coordinator knows whom to charge

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from kubemin.channel import PacketConnection
 from kubemin.config import Settings
 from kubemin.coordinator.control import Control
-from kubemin.coordinator.exits import EXIT_STORE_UNUSABLE
 from kubemin.coordinator.fleet.membership import NotAdmitted, Started
 from kubemin.errors import Invalid, KubeminError, NoRoom, StoreUnavailable, Unreachable
+from kubemin.exits import EXIT_STORE_UNUSABLE
 from kubemin.modes import uses_redis
 from kubemin.scoreboard import Scoreboard
 from kubemin.store.redis.identity import OTHER_FLEET
