@@ -87,16 +87,20 @@ class Client:
         replies: list[Any] = []
         ahead: deque[Command] = deque()
         self._ahead = True
-        for arguments in calls:
-            if self.beat is not None:
-                self.beat(SERVER)
-            command = _evalsha(loaded, keys, arguments)
-            ahead.append(command)
-            self._send_ahead(command)
-            if len(ahead) > IN_FLIGHT:
+        try:
+            for arguments in calls:
+                if self.beat is not None:
+                    self.beat(SERVER)
+                command = _evalsha(loaded, keys, arguments)
+                ahead.append(command)
+                self._send_ahead(command)
+                if len(ahead) > IN_FLIGHT:
+                    replies.append(self._answer(loaded, ahead))
+            while ahead:
                 replies.append(self._answer(loaded, ahead))
-        while ahead:
-            replies.append(self._answer(loaded, ahead))
+        except BaseException:
+            self.disconnect()  # replies that nobody has read would be taken for those of the next call
+            raise
         if self.beat is not None:
             self.beat(WORK)
         return replies
@@ -165,6 +169,9 @@ class Client:
                 if drops >= DROPS or not repeat or isinstance(error, TimeoutError):
                     raise self._translated(error) from error
                 continue
+            except BaseException:  # a signal's handler raised: the reply would be taken for that of the next call
+                self.disconnect()
+                raise
             if self.observe is not None:
                 self.observe(clock.monotonic() - began)
             if self.beat is not None:
@@ -226,6 +233,9 @@ class Client:
             return self._connection.read()
         except OSError as error:
             raise self._broken(error) from error
+        except BaseException:
+            self.disconnect()
+            raise
 
     def _broken(self, error: BaseException) -> Exception:
         self.disconnect()
