@@ -14,6 +14,7 @@ from support.redis_server import Server
 from kubemin.store.redis import address as addresses
 from kubemin.store.redis import keys
 from kubemin.store.redis.client import Client
+from kubemin.store.redis.scripts import script
 
 
 class Interrupted(Exception):
@@ -45,7 +46,7 @@ def test_the_next_call_gets_its_own_answer(client: Client) -> None:
 
 def test_a_wait_that_is_interrupted_at_its_end(client: Client) -> None:
     client.execute("SET", "this", "that")
-    client.begin("BLPOP", "nothing", 1)
+    client.begin(("BLPOP", "nothing", 1), script("seal"), [keys.STAMP], (keys.PREFIX, b"\x80"))
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     with pytest.raises(Interrupted):
         client.end()

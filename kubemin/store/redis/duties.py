@@ -19,6 +19,8 @@ from kubemin.store.redis.session import Session
 
 DAY = 86_400.0
 FIELDS_AT_ONCE = 200
+BATCHES_AT_ONCE = 200  # looked at in one turn
+SEALED_LIFE = DAY  # that a sealed batch is known to be one, so that a late repeat is told so
 
 
 class Duties:
@@ -26,6 +28,7 @@ class Duties:
         self.s = session
         self.intake = intake
         self._fired: dict[str, Micros] = {}  # of each workflow the last slot that was fired over this connection
+        self._cursors: dict[str, bytes] = {}  # where the next look into a large hash goes on
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -174,8 +177,28 @@ class Duties:
             int(self.s.client.run("prune", (keys.ended(version), *touched), keys.PREFIX, request))
             for version in self.s.versions
         )
+        self._forget_batches()
         self._prune_definitions(retention)
         return gone
+
+    def _forget_batches(self) -> None:
+        """That a batch was sealed, after a day; and of one that never was, what its parts left when they expired: as
+        long as it is there no definition is dropped. What a late part of it adds after this is refused at its seal."""
+        old = self.s.now() / SECOND - SEALED_LIFE
+        self._drop(keys.SEALED, [name for name, said in self._page(keys.SEALED) if int(said.split()[-1]) < old])
+        batches = [name for name, _ in self._page(keys.BATCHES)]
+        kept = self.s.client.pipeline([("EXISTS", keys.inbox(name.decode())) for name in batches]) if batches else []
+        self._drop(keys.BATCHES, [name for name, there in zip(batches, kept, strict=True) if not there])
+
+    def _page(self, key: str) -> list[tuple[bytes, bytes]]:
+        """Some fields of a hash, others the next time."""
+        cursor, found = self.s.client.execute("HSCAN", key, self._cursors.get(key, b"0"), "COUNT", BATCHES_AT_ONCE)
+        self._cursors[key] = cursor
+        return list(zip(found[::2], found[1::2], strict=True))
+
+    def _drop(self, key: str, fields: Sequence[bytes]) -> None:
+        if fields:
+            self.s.client.execute("HDEL", key, *fields)
 
     def _prune_definitions(self, retention: Retention) -> None:
         """Those that no run, no published workflow and no waiting batch names, and nobody sent lately."""

@@ -169,7 +169,7 @@ class Intake:
 
     def seal(self, batch: str) -> int:
         touched = (keys.inbox(batch), keys.BATCHES, keys.SEALED, keys.sealing(self.s.version))
-        count = int(self.s.client.run("seal", touched, keys.PREFIX, pack({"batch": batch})))
+        count = int(self.s.client.run("seal", touched, keys.PREFIX, self.s.request(batch=batch)))
         if count < 0:
             raise NotFound(f"there is no batch {batch}; send its parts again")
         return count

@@ -41,7 +41,7 @@ from kubemin.store.redis.records import (
     read_run,
     read_schedule,
     read_state,
-    unpack_any,
+    unpack_tails,
     unpack_task,
 )
 from kubemin.store.redis.session import Session
@@ -88,7 +88,7 @@ class Reads:
         found = Found(
             None if record is None else read_run(record, known, run),
             None if state is None else _solo(state, known, run), work or b"", extra, params or b"{}", output,
-            {}, {}, {int(idx): unpack_any(body) for idx, body in _pairs(tails)}, place.decode(),
+            {}, {}, dict(_tails(_pairs(tails))), place.decode(),
         )  # fmt: skip
         if tasks is None and found.run is not None:
             self._page(run, found, found.run.nx)
@@ -99,9 +99,10 @@ class Reads:
     def _page(self, run: str, found: Found, most: int) -> None:
         for at in range(0, most, AT_ONCE):
             some = range(at, min(at + AT_ONCE, most))
-            tasks, outputs = self.s.client.pipeline(
-                [("HMGET", keys.tasks(run), *some), ("HMGET", keys.outputs(run), *some)]
+            tasks, outputs, tails = self.s.client.pipeline(
+                [("HMGET", key, *some) for key in (keys.tasks(run), keys.outputs(run), keys.tails(run))]
             )
+            found.tails.update(_tails((idx, raw) for idx, raw in zip(some, tails, strict=True) if raw))
             found.tasks.update(_readable((idx, raw) for idx, raw in zip(some, tasks, strict=True) if raw))
             found.outputs.update({idx: raw for idx, raw in zip(some, outputs, strict=True) if raw})
 
@@ -304,6 +305,14 @@ def _tasks(flat: Any) -> Tasks:
 
 def _outputs(flat: Any) -> dict[int, bytes]:
     return {int(idx): body for idx, body in _pairs(flat)}
+
+
+def _tails(raws: Iterable[tuple[int | bytes, bytes]]) -> Iterator[tuple[int, list[str]]]:
+    for idx, raw in raws:
+        try:
+            yield int(idx), unpack_tails(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):  # somebody spoilt it; the run is shown without
+            continue
 
 
 def _value(output: bytes) -> Any:

@@ -165,6 +165,7 @@ _unpack_task = msgspec.msgpack.Decoder(TaskRecord).decode
 unpack_run = msgspec.msgpack.Decoder(RunRecord).decode
 unpack_schedule = msgspec.msgpack.Decoder(Schedule).decode
 unpack_any = msgspec.msgpack.Decoder().decode
+unpack_tails = msgspec.msgpack.Decoder(list[str]).decode
 _unpack_version = msgspec.msgpack.Decoder(_Versioned).decode
 
 

@@ -1,4 +1,4 @@
--- claim_next: the second half of finish_and_claim.lua: entries are popped and claimed, then the slot's record is written.
+-- claim_next: the second half of finish_and_claim.lua: entries are popped and claimed.
 local reply = { 'OK', '', false }
 local function take_single(entry, pending, id, seq, found)
   local name = id .. '.0'
@@ -41,9 +41,13 @@ if limit > 0 and ARGV[9] == '?' then
 elseif limit > 0 and ARGV[9] ~= '' then
   take(ARGV[9], KEYS[2 * ARGV[10] + 1])
 end
+
+-- Entries of tasks that were cancelled stay in their list until their turn: one call pops so many, the next goes on.
+local pops = 200
 for at = 2, #KEYS, 2 do
-  while #reply - 3 < limit do
+  while #reply - 3 < limit and pops > 0 do
     local wanted = limit - #reply + 3
+    pops = pops - wanted
     local entries = wanted == 1 and call('LPOP', KEYS[at]) or wanted > 1 and call('LPOP', KEYS[at], wanted)
     if not entries then break end
     if wanted == 1 then
@@ -61,15 +65,3 @@ for at = 2, #KEYS, 2 do
 end
 if ARGV[9] == '?' and raw and #taken == 0 and not M then return cmsgpack.pack(reply) end -- nothing to be written
 if M then M.close(reply, events) elseif #events > 0 then reply[3] = { 0, {}, events } end
-verdicts = table.concat(told)
-held = held .. table.concat(taken)
-if #ends > 0 then ended = ended .. table.concat(ends, ' ' .. now .. ',') .. ' ' .. now .. ',' end
-if #ended > 1216 then
-  local entries = {}
-  for entry in string.gmatch(ended, '([^,]+),') do entries[#entries + 1] = entry end
-  for at = 1, #entries, 500 do call('RPUSH', P .. 'ended', unpack(entries, at, math.min(at + 499, #entries))) end
-  ended = ''
-end
-call('SET', slot_key, (number == '' and last or number .. '|' .. verdicts) .. '|' .. ended .. '|' .. held)
-reply[2] = verdicts
-return cmsgpack.pack(reply)

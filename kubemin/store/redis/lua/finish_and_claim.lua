@@ -1,7 +1,7 @@
 --@ lazy
 --@ engine: slots core rules queue solo settle outcome begin flush settling admitting claiming
 --@ rare: fanout building stopping tails aside
---@ then: packing queueing steps ends waited claim_next
+--@ then: packing queueing steps ends waited claim_next write_slot
 -- One round trip: record how attempts ended with all that follows, let go their locks, and claim what is next. Straight
 -- through for single tasks in their first life, and for plain steps (steps.lua); all else calls the engine (making its
 -- closures and tables costs more than such a task). What follows from data is built from the prefix: all keys share one

@@ -6,10 +6,9 @@
 -- reply  how many
 local found = call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', NOW), 'LIMIT', 0, REQ.limit)
 for _, member in ipairs(found) do
-  local kind, name = string.sub(member, 1, 1), string.sub(member, 2)
-  local id, idx = string.match(name, '^(%w+)%.(%d+)$')
+  local kind, id, idx = string.match(member, '^([rt])(%w+)%.?(%d*)$')
   call('ZREM', KEYS[1], member)
-  local run = M.guarded(id or name, M.find_run, id or name)
+  local run = kind and M.guarded(id, M.find_run, id)
   if kind == 'r' then
     if run and run.s < COMPLETED and run.du then
       run.du = nil
@@ -17,7 +16,7 @@ for _, member in ipairs(found) do
       M.acquire(run)
       M.release_if_ready(run)
     end
-  elseif not run or run.s < COMPLETED then
+  elseif kind and idx ~= '' and (not run or run.s < COMPLETED) then
     local task = M.guarded(id, run and M.find_task or M.solo, id, tonumber(idx))
     if task and task.s == WAITING then
       task.d = nil

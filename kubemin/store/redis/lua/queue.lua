@@ -21,7 +21,7 @@ function M.push_front(queue, version, task, seq)
   local key = M.list_key(queue, version)
   if call('SISMEMBER', P .. 'paused', queue) == 1 then key = P .. 'held:' .. queue .. '@' .. (version or 1) end
   local first = call('LINDEX', key, 0)
-  if first and tonumber(string.match(first, '@(%d+)$')) <= seq then return false end
+  if first and tonumber(string.match(first, '@(%d+)$') or 0) <= seq then return false end
   local name = task.run .. '.' .. task.idx
   task.q = seq
   call('ZADD', M.pending_key(queue, version), seq, name)

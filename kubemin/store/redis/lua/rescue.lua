@@ -9,7 +9,8 @@ if not NOW then
 end
 local list = call('SISMEMBER', KEYS[6], REQ.queue) == 1 and KEYS[2] or KEYS[1]
 local head = call('LINDEX', list, 0)
-local below = head and '(' .. string.match(head, '@(%d+)$') or '+inf'
+-- What is no entry of ours goes when it is popped.
+local below = head and '(' .. (string.match(head, '@(%d+)$') or '0') or '+inf'
 local found = call('ZRANGEBYSCORE', KEYS[3], '-inf', below, 'WITHSCORES', 'LIMIT', 0, REQ.limit)
 local pushed, left = {}, 0
 for n = 1, #found, 2 do

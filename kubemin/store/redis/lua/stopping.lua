@@ -34,20 +34,31 @@ function M.stop(id, _, pos)
   if upto < run.nx then M.later('stop', id, 0, upto) end
 end
 
+-- Who has a concurrency key. A holder that cannot be read is put aside and hands it over; one that was deleted, or had ended,
+-- let go of nothing.
+local function holder_of(key)
+  local holder = call('HGET', P .. 'holders', key)
+  local known = holder and M.guarded(holder, M.look_at, holder)
+  if holder and not known then
+    holder = call('HGET', P .. 'holders', key)
+    known = holder and M.guarded(holder, M.look_at, holder)
+  end
+  return known and known.s < COMPLETED and holder or nil
+end
+
 -- A run that is due takes its concurrency key, or waits for it, or replaces those that have it.
 function M.acquire(run)
   if not run.ck or run.h then return end
-  local holder = call('HGET', P .. 'holders', run.ck)
-  local other = holder and holder ~= run.id and M.guarded(holder, M.look_at, holder)
+  local holder = holder_of(run.ck)
   if holder == run.id then return end
-  if not other or other.s >= COMPLETED then return M.take_key(run) end -- or it was deleted, and let go of nothing
+  if not holder then return M.take_key(run) end
   run.pl = run.pl or call('INCR', P .. 'turn')
   call('ZADD', P .. 'waiters:' .. run.ck, run.pl, run.id)
   if run.po ~= 'replace' then return end
   local others = call('ZRANGE', P .. 'waiters:' .. run.ck, 0, 99)
   others[#others + 1] = holder
   for _, id in ipairs(others) do
-    local other = id ~= run.id and M.look_at(id)
+    local other = id ~= run.id and M.guarded(id, M.look_at, id)
     local known = other and not M.is_newer(other) -- a newer one is left to end by itself
     if known and not other.st and other.s < COMPLETED then M.stop_run(other, 'replaced') end
   end

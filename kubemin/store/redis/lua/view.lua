@@ -4,14 +4,13 @@
 -- ARGV   1 prefix; 2 packed: id, most (tasks)
 -- reply  [r, s, w, x, p, o, tasks, outputs, tails, where a single task stands: queued SEQ | running LOCK | '']
 local found = call('HMGET', KEYS[1], 'r', 's', 'w', 'x', 'p', 'o')
-local tasks, outputs, where = {}, {}, ''
-if found[1] then
-  if call('HLEN', KEYS[2]) <= REQ.most then
-    tasks, outputs = call('HGETALL', KEYS[2]), call('HGETALL', KEYS[3])
-  else
-    tasks = false
-  end
+local tasks, outputs, tails, where = {}, {}, {}, ''
+if found[1] and call('HLEN', KEYS[2]) > REQ.most then
+  tasks = false
+elseif found[1] then
+  tasks, outputs, tails = call('HGETALL', KEYS[2]), call('HGETALL', KEYS[3]), call('HGETALL', KEYS[4])
 elseif found[2] then
+  tails = call('HGETALL', KEYS[4])
   local known, state = pcall(M.read_state, found[2]) -- whatever its version
   if known and state.s == 1 then
     local queue = (state.u or 'default') .. ((state.v or 1) > 1 and '@v' .. state.v or '')
@@ -19,4 +18,4 @@ elseif found[2] then
     where = place or ('lock ' .. (call('GET', 'lock:{workflow:queue}:' .. REQ.id .. '.0') or ''))
   end
 end
-return { found[1], found[2], found[3], found[4], found[5], found[6], tasks, outputs, call('HGETALL', KEYS[4]), where }
+return { found[1], found[2], found[3], found[4], found[5], found[6], tasks, outputs, tails, where }
