@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from driving import ALICE, BOB, accept, ended, finish, outcome, shape, single, start, steps, take
 from graphs import define, join, node, workflow
+from support.costs import counted
 
 from kubemin.model.graph import Concurrency, Graph
 from kubemin.model.records import Claim, Definition
@@ -18,15 +17,6 @@ from kubemin.store.redis.node import NodeStore
 CHAIN = workflow("chain", node("a"), node("b", 0), node("c", 1))
 FAN = workflow("fan", node("a"), *(node(f"m{n}", 0) for n in range(20)), node("z", *range(1, 21)))
 TEN = define(Graph("ten", tuple(CHAIN.graph.nodes[:1]) + tuple(node(f"s{n}", n - 1) for n in range(1, 10))))
-
-
-def counted(store: NodeStore, calls: Any) -> dict[str, int]:
-    """Commands of the server while `calls` runs."""
-    store.client.execute("CONFIG", "RESETSTAT")
-    calls()
-    lines = store.client.execute("INFO", "commandstats").decode().splitlines()[1:]
-    stats = {line.split(":")[0][8:]: int(line.split("calls=")[1].split(",")[0]) for line in lines if line}
-    return {name: count for name, count in stats.items() if not name.startswith(("config", "info"))}
 
 
 def worked_off(store: NodeStore, batch: int) -> int:
@@ -48,7 +38,7 @@ def form(store: NodeStore, run: str, idx: int) -> str:
 def test_a_step_costs_few_commands_and_no_look_at_its_definition(store: NodeStore) -> None:
     store.define([TEN])
     runs = [start(store, TEN) for _ in range(32)]
-    calls = counted(store, lambda: worked_off(store, 16))
+    calls = counted(store.client, lambda: worked_off(store, 16))
     assert all(ended(store, run) == ("completed", None) for run in runs)
     inside = sum(count for name, count in calls.items() if name not in ("evalsha", "time"))
     print(f"commands inside the scripts for a step of a batch: {inside / 320:.2f}")

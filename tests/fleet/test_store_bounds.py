@@ -1,5 +1,5 @@
-"""What grows beyond all measure in a fleet costs Redis no long script, and goes in time: cancelled entries, tails of large
-runs, batches that nobody finished.
+"""What grows beyond all measure costs Redis no long script, and goes in time: cancelled entries, tails of large runs,
+batches that nobody finished.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from driving import accept, finish, outcome, single, start, take
 from graphs import node, workflow
-from test_plain_steps import counted
+from support.costs import counted
 
 from kubemin.errors import NotFound
 from kubemin.model.states import Cause, TaskState
@@ -26,7 +26,7 @@ def test_one_claim_goes_through_a_few_cancelled_entries(store: NodeStore, limit:
     assert all(store.cancel(run) for run in cancelled)
     found, calls = [], []
     while not found:
-        calls.append(counted(store, lambda: found.extend(take(store, limit)))["hmget"])
+        calls.append(counted(store.client, lambda: found.extend(take(store, limit)))["hmget"])
     print(f"limit {limit}: {len(calls)} calls, {max(calls)} tasks looked at in one")
     assert [claim.run for claim in found] == [wanted]
     assert 3 <= len(calls) < 20 and max(calls) < 1000
@@ -51,7 +51,7 @@ def test_tails_of_a_large_run_are_read_in_pieces(store: NodeStore, monkeypatch: 
     for claim in take(store):
         finish(store, outcome(claim, stdout=f"of {claim.step}"))
     store.client.execute("HSET", keys.tails(run), 1, b"\xc1")
-    calls = counted(store, lambda: store.run(run))
+    calls = counted(store.client, lambda: store.run(run))
     assert "hgetall" not in calls
     assert [task.stdout_tail for task in store.run(run).tasks] == ["of a", "", "of c"]
     monkeypatch.undo()
