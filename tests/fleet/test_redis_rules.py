@@ -22,6 +22,7 @@ from kubemin.model.states import Cause, Kind, TaskState
 from kubemin.store.base import Verdict
 from kubemin.store.redis import keys
 from kubemin.store.redis.node import NodeStore
+from kubemin.store.redis.scripts import script
 from kubemin.store.redis.session import RECORDS
 
 ONE = workflow("one", node("a"))
@@ -288,6 +289,24 @@ def test_duties_of_an_old_term_are_refused(server: Server, store: NodeStore) -> 
     server.command("SET", keys.EPOCH, "4 c")  # the lease was deleted, and somebody else acquired it under our number
     with pytest.raises(Refused):
         newer.promote()
+    newer.close()
+
+
+def test_a_leader_that_stood_still_takes_nothing_back(server: Server, store: NodeStore) -> None:
+    """Between finding what is held under locks that lapsed and taking it, another leads."""
+    accept(store, single())
+    (claim,) = take(store, 1)
+    store.renew([], [])
+    store.client.execute("HSET", keys.STAMP, "grace", 0)
+    store.client.execute("DEL", keys.LOCK + claim.task)
+    newer = another(server)
+    assert store.lead(3, "a")
+    store.client.execute("SCRIPT", "LOAD", script("lapsed").text)  # so that it is one exchange
+    store.client.observe = lambda _: newer.lead(4, "b")
+    with pytest.raises(Refused) as refused:
+        store.recover_lapsed()
+    assert refused.value.code == "fenced"
+    assert newer.recover_lapsed() == (1, 0.0)
     newer.close()
 
 

@@ -55,8 +55,8 @@ ALL = (
     ),
     Mutant(
         "all of a lost batch are charged",
-        f"{LUA}/lose.lua",
-        "    if #slot.c == 1 then return M.charge(run, task, REQ.cause) end",
+        f"{LUA}/taking_back.lua",
+        "    if count == 1 then return M.charge(run, task, REQ.cause) end",
         "    do return M.charge(run, task, REQ.cause) end",
         (f"{RULES}test_of_a_batch_that_was_lost_nobody_is_charged_and_each_goes_alone",),
     ),

@@ -339,8 +339,8 @@ class Claims:
         return self.s.engine("lose", (keys.slot(slot),), slot=slot, keep=RETIRED_FOR, **request)
 
     def lapse(self, slot: str) -> list[bytes]:
-        """Take back what a slot holds under locks that are gone; its worker may live on."""
-        found: list[bytes] = self._take_back(slot, mode="lapse", cause=Cause.NODE_LOST.value)
+        """A leader's duty: take back what a slot holds under locks that are gone; its worker may live on."""
+        found: list[bytes] = self._take_back(slot, mode="lapse", cause=Cause.NODE_LOST.value, **self.s.duty())
         return found
 
     def recover(self, live: Sequence[Owner], started: dict[tuple[str, int], int]) -> int:

@@ -339,8 +339,7 @@ class NodeStore(RedisStore):
         self._cursor = cursor.decode()
         count = 0
         for slot in slots:
-            back = self._claims._take_back(slot.decode(), mode="lapse", cause=Cause.NODE_LOST.value)
-            count += len(back)
+            count += len(self._claims.lapse(slot.decode()))
         return count, float(grace)
 
     def take_back_orphans(self) -> tuple[int, bool]:
