@@ -31,6 +31,7 @@ WATCHED_SECONDS: Final = 0.5  # between two words to the coordinator that batche
 class Batch:
     def __init__(self, tickets: PacketConnection, reports: PacketConnection, outbox: Outbox) -> None:
         self.results: list[Outcome] = []
+        self.singles = True  # nothing that has ended is of a workflow, where the next step may be ready at once
         self._kinds_limit = 1  # of what was run last, by what it takes
         self._pace_limit = MOST_TASKS  # by how the last batch went on
         self._estimates = Estimates()
@@ -112,6 +113,7 @@ class Batch:
         limit = min(self._estimates.window(label), MOST_TASKS if claim.quiet else MOST_STEPS)
         self._kinds_limit = min(self._kinds_limit, limit) if self.results else limit
         self._note_pace()
+        self.singles = self.singles and claim.quiet
         self.results.append(outcome)
         if self._waiting and not self._outbox.add(outcome):
             self._full = True
@@ -128,6 +130,7 @@ class Batch:
     def told(self) -> None:
         """The store has the results, or the disk."""
         self.results = []
+        self.singles = True
         self._full = False
         if not self._waiting:
             self._began = 0.0

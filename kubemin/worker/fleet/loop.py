@@ -32,6 +32,7 @@ from kubemin.worker.execute import Executor
 from kubemin.worker.fleet.batch import Batch
 from kubemin.worker.fleet.counts import Sender
 from kubemin.worker.fleet.guard import Guard
+from kubemin.worker.fleet.stream import Stream
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.loop import IDLE_SECONDS, Worker, _poll
 from kubemin.worker.output import PythonOutput
@@ -40,9 +41,6 @@ P = ParamSpec("P")
 
 SHORTEST_PAUSE: Final = 0.05  # seconds between tries while Redis does not answer
 BROKEN_TRIES: Final = 3  # of a request that Redis refuses with an error of its own: then this worker is replaced
-STREAM_SECONDS: Final = 0.001  # an entry that comes as soon is one of many
-LINGER_MILLIS: Final = 1  # then several are waited for
-LINGERS: Final = 5  # in vain, before it blocks again
 EMPTY_CLAIMS: Final = 3  # in a row, each with an entry: is this life still known?
 
 
@@ -83,7 +81,7 @@ class FleetWorker(Worker):
         self._empty = 0
         self._waiting_since = 0.0
         self._waits_for = 1  # tasks at most
-        self._lingers = 0  # looks that are left while short tasks come one by one, faster than each is waited for
+        self._stream = Stream()
         self._counts = Sender(reports, metered=bool(settings.http_addr))
         self._pause_poll = _poll(interrupts.fd)
 
@@ -149,8 +147,8 @@ class FleetWorker(Worker):
             self._give_back(())
         elif self._mode.paused:
             super()._rest()
-        elif self._lingers:
-            self._linger()
+        elif self._stream.flows:
+            self._gather()
         else:
             self._begin_wait()
 
@@ -172,13 +170,12 @@ class FleetWorker(Worker):
     def _takes_no_more(self) -> bool:
         return self._interrupts.stopping or self._mode.paused or bool(self._replace_for)
 
-    def _linger(self) -> None:
-        """A moment later there are several tasks, which together cost little more than one: a wait and a claim for each
-        would cost more than it does to run it, and take the processor from who submits them."""
-        self._idle_poll.poll(LINGER_MILLIS)
+    def _gather(self) -> None:
+        """A moment later there are several tasks (stream.py)."""
+        self._idle_poll.poll(self._stream.millis)
         self._interrupts.read()
         claims = [] if self._takes_no_more else self._guarded(self._claim, self._batch.limit)
-        self._lingers = LINGERS if claims else self._lingers - 1
+        self._stream.looked(len(claims or ()))
         if claims:
             self._accept(claims)
             self._tell()
@@ -229,11 +226,12 @@ class FleetWorker(Worker):
             return
         if entry is not None:
             faults.point("worker.popped")
-            if self._waits_for > 1 and clock.monotonic() - self._waiting_since < STREAM_SECONDS:
-                self._lingers = LINGERS
+            if self._waits_for > 1:
+                self._stream.popped(clock.monotonic() - self._waiting_since)
         claims = self._guarded(self.store.claim_popped, self._owner, self._queues, entry)
         if claims is None:
             return
+        self._stream.claimed(self._waits_for, len(claims))
         self._empty = 0 if claims or entry is None else self._empty + 1
         if self._empty >= EMPTY_CLAIMS:
             self._see_whether_known()
@@ -242,7 +240,9 @@ class FleetWorker(Worker):
 
     def _claim(self, limit: int) -> list[Claim]:
         """What an unanswered request has claimed, else up to `limit` tasks."""
-        return self.store.finish_and_claim(self._owner, (), self._queues, limit)[1]
+        _, claims = self.store.finish_and_claim(self._owner, (), self._queues, limit)
+        self._stream.claimed(limit, len(claims))
+        return claims
 
     def _guarded(self, claim: Callable[P, list[Claim]], *args: P.args, **kwargs: P.kwargs) -> list[Claim] | None:
         """None: nobody knows what was claimed. It is asked for again, or this worker is replaced."""
@@ -331,9 +331,10 @@ class FleetWorker(Worker):
         refusals = 0
         while True:
             try:
-                limit = 0 if self._takes_no_more or self._claims or self._batch.waiting else self._batch.limit
+                limit = self._next_limit
                 queues = self._queues if limit else ()
                 _, claims = self.store.finish_and_claim(self._owner, outcomes, queues, limit)
+                self._stream.claimed(limit, len(claims))
                 break
             except StoreUnavailable as error:
                 outage = outage or self._outage_begins(outcomes, error)
@@ -356,6 +357,13 @@ class FleetWorker(Worker):
         faults.point("worker.reported")
         self._accept(claims)
         self._tell()
+
+    @property
+    def _next_limit(self) -> int:
+        """How many tasks to claim with a report."""
+        if self._takes_no_more or self._claims or self._batch.waiting:
+            return 0
+        return 0 if self._stream.gathers and self._batch.singles else self._batch.limit
 
     def _outage_begins(self, outcomes: Sequence[Outcome], error: StoreUnavailable) -> float:
         self._writer.idle(self._done)  # whoever kills it now does not do so under its task
