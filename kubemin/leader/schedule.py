@@ -57,15 +57,16 @@ class Scheduler:
         schedule = definition.graph.schedule
         assert schedule is not None
         slots = slots_between(schedule, mark, now, SLOTS_A_CALL)
+        following = _next_slot(schedule, slots[-1] if slots else mark)
         fired = 0
-        for slot in wanted_slots(schedule, slots, now):
+        for slot in wanted_slots(schedule, slots, now, all_seen=following > now):
             fired += self._store.fire(name, slot, _submission(definition, slot))
         if slots:
             # Also where the last slot was passed over: the mark says what has been dealt with.
             self._store.fire(name, slots[-1], None)
             mark = slots[-1]
         self._definitions[name] = (definition, mark)
-        self._next[name] = _next_slot(schedule, mark)
+        self._next[name] = following
         return fired
 
 
@@ -75,15 +76,16 @@ def _next_slot(schedule: Schedule, mark: Micros) -> Micros:
     return next_slot(schedule, mark)
 
 
-def wanted_slots(schedule: Schedule, slots: list[Micros], now: Micros) -> list[Micros]:
-    """Of slots that are due, those to fire: the timely ones, and the missed ones as the policy says."""
+def wanted_slots(schedule: Schedule, slots: list[Micros], now: Micros, *, all_seen: bool) -> list[Micros]:
+    """Of slots that are due, those to fire: the timely ones, and the missed ones as the policy says. `all_seen`: no
+    later slot is due."""
     oldest_timely = now - int(schedule.grace * SECOND)
     missed = [slot for slot in slots if slot < oldest_timely]
     timely = slots[len(missed) :]
     if schedule.missed == "all":
         return slots
-    if schedule.missed == "once" and missed and len(slots) < SLOTS_A_CALL and not timely:
-        return missed[-1:]  # a full call is not the end of the gap: the latest missed slot comes in a later one
+    if schedule.missed == "once" and missed and all_seen and not timely:
+        return missed[-1:]
     return timely
 
 

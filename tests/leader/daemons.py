@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-from support.apiserver import ApiServer, write_kubeconfig
+from support.apiserver import NAMESPACE, ApiServer, write_kubeconfig
 from support.daemon import Daemon
 from support.faultproxy import FaultProxy
 from support.preload import wall_clock
@@ -27,6 +27,8 @@ from support.processes import alive, descendants
 from support.redis_server import Server
 from support.waiting import wait_until
 
+from kubemin.kube.client import new_client
+from kubemin.kube.credentials import Credentials, Kind
 from kubemin.scoreboard import Scoreboard
 
 QUICK = {"leaseDuration": "3s", "renewDeadline": "2s", "retryPeriod": "300ms"}
@@ -58,6 +60,8 @@ class Daemons:
         self.election = dict(election or QUICK)
         self.kubernetes = api is not None or bool(real)
         self.api, self._user = api, user
+        if real:
+            self._stack.callback(lambda: _delete_lease(real, self.lease_name))
         self.lease_name = f"kubemin-test-{uuid.uuid4().hex[:8]}" if real else "apiserver-lock"
         self.redis = self._stack.enter_context(Server())
         self.clocks = clocks or {}
@@ -257,6 +261,12 @@ def _record(line: str, wrong: int) -> Event | None:
 def _cluster(kubeconfig: str) -> dict[str, Any]:
     cluster: dict[str, Any] = yaml.safe_load(Path(kubeconfig).read_text())["clusters"][0]["cluster"]
     return cluster
+
+
+def _delete_lease(kubeconfig: str, name: str) -> None:
+    client = new_client(Credentials(Kind.KUBECONFIG, kubeconfig))
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{name}"
+    client.call_api(*client.param_serialize("DELETE", path, auth_settings=["BearerToken"]), _request_timeout=(5, 5))
 
 
 def _redirected(kubeconfig: str, port: int, path: Path) -> Path:

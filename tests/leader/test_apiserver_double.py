@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from kubemin.kube.client import new_client
 from kubemin.kube.credentials import find_credentials
 
-NAMESPACE, NAME = "min-cli-system", "double-check"
+NAMESPACE, NAME = "min-cli-system", f"double-check-{uuid.uuid4().hex[:8]}"  # not that of a test beside this one
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 LEASE = f"{LEASES}/{NAME}"
 NOW = "2026-11-24T07:18:28.123456Z"
@@ -26,7 +27,7 @@ Ask = Callable[..., Answer]
 
 
 @pytest.fixture
-def ask(kubeconfig: Path) -> Ask:
+def ask(kubeconfig: Path) -> Iterator[Ask]:
     """`ask(method, path, body)` -> (status, object); namespace there, the lease not."""
     credentials = find_credentials(str(kubeconfig))
     assert credentials is not None
@@ -39,8 +40,8 @@ def ask(kubeconfig: Path) -> Ask:
         return response.status, json.loads(response.read())
 
     request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    yield request
     request("DELETE", LEASE)
-    return request
 
 
 def lease(holder: str = "a", *, version: str | None = None, uid: str | None = None, **spec: Any) -> dict[str, Any]:

@@ -4,12 +4,13 @@ server."""
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.apiserver import NAMESPACE, ApiServer
+from support.apiserver import NAMESPACE, ApiServer, write_kubeconfig
 
 from kubemin import clock
 from kubemin.kube.client import new_client
@@ -17,7 +18,7 @@ from kubemin.kube.credentials import Credentials, Kind
 from kubemin.leader.lease.base import Claim, Conflict, LeaseFailure, Misconfigured, Missing, Unanswered, Unauthorized
 from kubemin.leader.lease.kubernetes import KubernetesLease
 
-NAME = "backend-check"
+NAME = f"backend-check-{uuid.uuid4().hex[:8]}"  # not that of a test beside this one
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 ROUND = 1_700_000_000_000_000  # a time without a fraction
 TIMEOUT = 5.0
@@ -28,7 +29,7 @@ def backend(kubeconfig: Path, namespace: str = NAMESPACE) -> KubernetesLease:
 
 
 @pytest.fixture
-def outsider(kubeconfig: Path) -> Any:
+def outsider(kubeconfig: Path) -> Iterator[Any]:
     """`outsider(method, path, body)`: somebody else's request. The namespace is there, the lease is not."""
     client = new_client(Credentials(Kind.KUBECONFIG, str(kubeconfig)))
 
@@ -39,8 +40,8 @@ def outsider(kubeconfig: Path) -> Any:
         client.call_api(*call, _request_timeout=(5, 5)).read()
 
     request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    yield request
     request("DELETE", f"{LEASES}/{NAME}")
-    return request
 
 
 @pytest.fixture
@@ -147,6 +148,14 @@ def test_a_server_that_is_not_there(api: ApiServer) -> None:
     api.kill()
     with pytest.raises(Unanswered, match=r"does not answer: .*refused"):
         backend(kubeconfig).read(TIMEOUT)
+
+
+def test_a_server_whose_name_nobody_knows(tmp_path: Path) -> None:
+    """An outage, not somebody's mistake: the resolver may be what is away."""
+    kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", {"server": "https://no-such-host.invalid:6443"}, {})
+    with pytest.raises(Unanswered, match=r"no-such-host\.invalid") as caught:
+        backend(kubeconfig).read(TIMEOUT)
+    assert "\n" not in str(caught.value) and "object at" not in str(caught.value)
 
 
 def test_credentials_of_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ from driving import ALICE, accept, complete_all, drain, finish, of, outcome, sin
 from engines import Engine
 from graphs import node, workflow
 
-from kubemin.clock import SECOND
+from kubemin.clock import SECOND, rfc3339
 from kubemin.errors import NotFound
+from kubemin.leader.schedule import SLOTS_A_CALL, Scheduler
 from kubemin.model.graph import Concurrency, Schedule
 from kubemin.model.ids import run_id
 from kubemin.model.records import Accepted, Rejection, Submission
@@ -19,7 +20,7 @@ NIGHTLY = workflow("nightly", node("a"), schedule=Schedule("0 3 * * *", "Europe/
 PLAIN = workflow("plain", node("a"))
 GIVEN = workflow("given", node("a"), params={"day": {"default": "tue"}})
 NOTHING_KEPT = Retention(days=0, runs=0, minimum=0)
-DAY = 86_400
+HOUR, DAY = 3_600, 86_400
 
 
 # --- publishing ---
@@ -80,6 +81,19 @@ def test_a_slot_fires_once(engine: Engine) -> None:
     assert engine.store.fire("nightly", slot + 1, None) is True
     assert engine.store.fire("nightly", slot + 1, again) is False
     assert engine.store.fire("nowhere", slot, again) is False
+
+
+@pytest.mark.parametrize("missed", [1, SLOTS_A_CALL - 1, SLOTS_A_CALL, SLOTS_A_CALL + 1, 2 * SLOTS_A_CALL])
+def test_of_a_gap_of_any_length_the_latest_slot_runs_once(engine: Engine, missed: int) -> None:
+    engine.store.publish([workflow("hourly", node("a"), schedule=Schedule("0 * * * *", missed="once"))])
+    scheduler = Scheduler(engine.store)
+    first = scheduler.next_due()
+    assert first is not None
+    latest = first + (missed - 1) * HOUR * SECOND
+    engine.clock.forward((latest - engine.clock.now) / SECOND + HOUR / 2)
+    while (due := scheduler.next_due()) is not None and due <= engine.clock.now:
+        scheduler.fire_due(engine.clock.now)
+    assert [view.scheduled_at for view in engine.store.runs(RunFilter())] == [rfc3339(latest)]
 
 
 def test_a_schedule_that_changed_starts_from_now(engine: Engine) -> None:

@@ -96,6 +96,7 @@ class Server:
             "slowlog-log-slower-than": 5000, "repl-diskless-sync-delay": 0,
         } | {name.replace("_", "-"): value for name, value in options.items()}  # fmt: skip
         self.mode: list[str] = []
+        self.environ: dict[str, str] = {}  # beside this process' own
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -111,7 +112,8 @@ class Server:
         if not config.exists():
             config.write_text("".join(f"{name} {_quoted(value)}\n" for name, value in self.options.items()))
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([binary(self.kind), str(config), *self.mode], stdout=log, stderr=log)
+            command = [binary(self.kind), str(config), *self.mode]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self.environ)
         if wait:
             self.wait_ready()
         return self
