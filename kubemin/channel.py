@@ -324,21 +324,21 @@ def unpack_ack(body: bytes) -> int:
     return _decode(_number, body, "acknowledgement")
 
 
-class Mode(msgspec.Struct, frozen=True):
+class WorkerMode(msgspec.Struct, frozen=True):
     """Where a worker of a fleet takes tasks from: Redis (`distributed`), nowhere (`paused`), else its channel."""
 
     distributed: bool = False
     paused: bool = False
 
 
-_mode = msgspec.json.Decoder(Mode).decode
+_mode = msgspec.json.Decoder(WorkerMode).decode
 
 
-def pack_mode(mode: Mode) -> bytes:
+def pack_mode(mode: WorkerMode) -> bytes:
     return _encode(mode)
 
 
-def unpack_mode(body: bytes) -> Mode:
+def unpack_mode(body: bytes) -> WorkerMode:
     return _decode(_mode, body, "mode")
 
 

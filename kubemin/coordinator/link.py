@@ -28,8 +28,8 @@ from kubemin.channel import (
     TASK,
     TASK_KIND,
     TICKET_KIND,
-    Mode,
     PacketConnection,
+    WorkerMode,
     pack_ack,
     pack_cancel,
     pack_hello,
@@ -86,7 +86,7 @@ class Link:
         self.batched = clock.monotonic()  # when it last said that it runs batches; a new one may (fleet)
         self.cut_off = False  # it lost its connection while it waited for a task (fleet)
         self.counts: list[bytes] = []  # what it has counted, in packets, to be taken note of (fleet)
-        self.told: Mode | None = None  # where it takes tasks from (fleet)
+        self.told: WorkerMode | None = None  # where it takes tasks from (fleet)
         self.unheard: set[int] = set()  # tokens a predecessor committed; the worker has not said whether it got them
         self._tickets: list[tuple[str, int, int]] = []  # received with what stood between them (fleet)
         self._writer, self._reader, self.reports = writer, reader, reports
@@ -114,7 +114,7 @@ class Link:
         """Ask for everything that was not acknowledged: the first words of a new coordinator."""
         self._send(HELLO, pack_hello())
 
-    def tell_mode(self, mode: Mode) -> None:
+    def tell_mode(self, mode: WorkerMode) -> None:
         """Once; again in a later round when the channel is full."""
         if mode != self.told and self._send(MODE, pack_mode(mode)):
             self.told = mode

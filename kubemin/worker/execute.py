@@ -116,7 +116,7 @@ class Executor:
     def _outcome(self, claim: Claim, ended: Ended, output: msgspec.Raw | None, started: int) -> Outcome:
         finished = clock.wall()
         seconds = (finished - started) / SECOND
-        label = label_of(claim)
+        label = shown_label(claim)
         self._title.took(label, seconds)
         if not claim.quiet or ended.state is not TaskState.COMPLETED:
             _log_end(claim, ended, seconds)
@@ -155,7 +155,7 @@ class Executor:
 
     def _begin(self, claim: Claim, room: float, *, within: bool = False) -> None:
         """Tell what runs now: scoreboard, title, log."""
-        label, now = label_of(claim), boottime()
+        label, now = shown_label(claim), boottime()
         deadline = now + claim.timeout
         self._writer.running(claim.run, claim.idx, claim.token, label, now, deadline + room, within)
         self._current.begin(claim, deadline)
@@ -280,7 +280,8 @@ class Executor:
         )
 
 
-def label_of(claim: Claim) -> str:
+def shown_label(claim: Claim) -> str:
+    """What runs, for scoreboard and title: an item of a fan-out with its number."""
     return claim.step if claim.quiet else f"{claim.workflow}/{claim.step}"
 
 

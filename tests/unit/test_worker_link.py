@@ -17,8 +17,8 @@ from kubemin.channel import (
     MODE_KIND,
     REPORT,
     TASK_KIND,
-    Mode,
     PacketConnection,
+    WorkerMode,
     pack_report,
     packet_pair,
     unpack_ack,
@@ -120,11 +120,11 @@ def test_taking_back_repeats_a_hello_it_met(worker: Worker) -> None:
 
 
 def test_taking_back_repeats_the_mode_it_met(worker: Worker) -> None:
-    worker.link.tell_mode(Mode(distributed=True))
+    worker.link.tell_mode(WorkerMode(distributed=True))
     worker.link.hand([claim(1)])
     assert worker.link.take_back() == [(RUN, 1, 1)]
     packet = worker.tasks.try_recv()
-    assert packet is not None and packet[0] == MODE_KIND and unpack_mode(packet[1]) == Mode(distributed=True)
+    assert packet is not None and packet[0] == MODE_KIND and unpack_mode(packet[1]) == WorkerMode(distributed=True)
 
 
 def test_a_broken_report_is_dropped_and_the_next_one_counts(worker: Worker) -> None:

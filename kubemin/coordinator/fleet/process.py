@@ -17,7 +17,7 @@ import select
 import time
 
 from kubemin import clock, faults
-from kubemin.channel import Mode as WorkerMode
+from kubemin.channel import WorkerMode
 from kubemin.clock import boottime
 from kubemin.config import Settings
 from kubemin.coordinator.control import Control, Died

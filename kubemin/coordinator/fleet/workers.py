@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from kubemin.channel import Mode
+from kubemin.channel import WorkerMode
 from kubemin.coordinator.control import Died
 from kubemin.coordinator.link import Held, Link
 from kubemin.coordinator.pending import Pending
@@ -18,7 +18,7 @@ from kubemin.store.base import Stop
 class FleetPool(Pool):
     """Nothing is handed out here; a link's `held` is what has to be stopped, or is charged at a death."""
 
-    def tell_mode(self, mode: Mode) -> None:
+    def tell_mode(self, mode: WorkerMode) -> None:
         for link in self.links:
             link.tell_mode(mode)
 

@@ -2,7 +2,7 @@
 claimed in batches (batch.py).
 
 It starts as a worker of its machine and takes tasks from Redis once its coordinator has told it that the node is
-admitted (`Mode`). Until then, and for what it was handed before, it is the loop of `worker/loop.py`.
+admitted (`WorkerMode`). Until then, and for what it was handed before, it is the loop of `worker/loop.py`.
 
 The contract with death: a popped entry that was not claimed is pushed again by a rescue; a claim is in the slot's
 record and under a lock; a result is kept here until the store has it, and on disk when this process has to end first.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, ParamSpec
 
 from kubemin import clock, faults
-from kubemin.channel import LOST, MODE_KIND, TICKET_KIND, Mode, PacketConnection, token_of, unpack_mode
+from kubemin.channel import LOST, MODE_KIND, TICKET_KIND, PacketConnection, WorkerMode, token_of, unpack_mode
 from kubemin.config import Settings
 from kubemin.errors import KubeminError, Refused, StoreUnavailable
 from kubemin.model.records import Claim, Outcome, Owner
@@ -72,7 +72,7 @@ class FleetWorker(Worker):
         self._batch = batch
         self._guard = guard
         self._queues = settings.queues
-        self._mode = Mode()
+        self._mode = WorkerMode()
         self._claims: deque[Claim] = deque()
         self._going_back: list[Claim] = []  # not run here; Redis was not told yet
         self._put_off: deque[tuple[int, bytes]] = deque()  # packets that stood between tickets
@@ -117,7 +117,7 @@ class FleetWorker(Worker):
         if claim is not None:
             self._execute(claim)
 
-    def change_mode(self, mode: Mode) -> None:
+    def change_mode(self, mode: WorkerMode) -> None:
         self._mode = mode
 
     def _hear_mode(self, body: bytes) -> None:

@@ -11,7 +11,7 @@ import socket
 
 import msgspec
 
-from kubemin.channel import Mode, PacketConnection, packet_pair
+from kubemin.channel import PacketConnection, WorkerMode, packet_pair
 from kubemin.config import Settings
 from kubemin.errors import Invalid
 from kubemin.model.records import Owner
@@ -60,7 +60,7 @@ def rehearse_in_fleet(
 
 def _perform(worker: FleetWorker, stage: Stage, tasks: PacketConnection, told: PacketConnection) -> None:
     worker.store.client.use(stage)
-    worker.change_mode(Mode(distributed=True))
+    worker.change_mode(WorkerMode(distributed=True))
     while stage.tasks < TASKS and not worker.wants_to_end:
         worker.turn(tasks.try_recv())
         told.try_recv()
