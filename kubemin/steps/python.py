@@ -31,8 +31,10 @@ def add_to_path(directories: Sequence[str]) -> None:
 class Functions:
     """Functions by their path `package.module:function`, admitted by patterns of `python.allow`, found once."""
 
-    def __init__(self, allow: Sequence[str]) -> None:
+    def __init__(self, allow: Sequence[str], found: Callable[[Function], None] = lambda _: None) -> None:
+        """`found` is told each, before its first call."""
         self._allow = tuple(allow)
+        self._found = found
         self._known: dict[str, Function] = {}
 
     def find(self, path: Any) -> Function:
@@ -43,6 +45,7 @@ class Functions:
         known = self._known.get(path)
         if known is None:
             known = self._known[path] = self._find(path)
+            self._found(known)
         return known
 
     def _find(self, path: Any) -> Function:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.store.base import Store, Verdict
 
-Entry = tuple[str, int]  # a popped entry `TASK@SEQ`, and which of the queues given it came from (from 1)
+Entry = Sequence[bytes]  # a list, and what was popped from it: `TASK@SEQ`
 Held = tuple[Owner, str, int, int]  # owner, run, idx, token
 
 
@@ -42,7 +42,7 @@ class FleetStore(Store, Protocol):
         descriptor that is readable at its end. The claim is a request like any: until `claim_popped` has told of it,
         the owner `owes`."""
 
-    def end_wait(self, queues: Sequence[str]) -> Entry | None:
+    def end_wait(self) -> Entry | None:
         """What was popped."""
 
     def claim_popped(self, owner: Owner, queues: Sequence[str], entry: Entry | None) -> list[Claim]:

@@ -34,6 +34,7 @@ from kubemin.telemetry import log
 from kubemin.worker.current import Current
 from kubemin.worker.emit import Emitter
 from kubemin.worker.interrupts import Interrupts, StepInterrupted
+from kubemin.worker.kept import Modules
 from kubemin.worker.output import PythonOutput
 from kubemin.worker.title import Title
 from kubemin.worker.usage import Meter
@@ -64,7 +65,8 @@ class Executor:
         self._interrupts = interrupts
         self._output = output
         self._containment = containment
-        self._functions = Functions(settings.python.allow)
+        self.modules = Modules()
+        self._functions = Functions(settings.python.allow, self.modules.note)
         self._current = Current(interrupts, writer)
         self._title = Title(slot)
         self._meter = Meter()

@@ -5,8 +5,9 @@ looked for here: they are killed after each step. The check costs about 40 µs, 
 empty, after the first task of each kind, after a task of more than 10 ms, and otherwise every 50 ms; between tasks of
 different kinds there is a glance at what costs little.
 
-A function that keeps a connection or a file open in its module leaves descriptors in every life of a worker, and a new
-worker for each of its tasks would do hardly anything else. So only the first such worker is replaced at once: those
+A function that keeps a file or a socket in a variable of its module opens it in every life of a worker, and a new
+worker for each of its tasks would do hardly anything else: what stands there is the module's (kept.py). What is kept
+elsewhere (in an object's depth, in C) looks like a leak. There only the first such worker is replaced at once: those
 after it in its slot have a growing `patience` (supervisor/slots.py) with a few open descriptors, and with nothing else.
 """
 
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from kubemin import kernel
 
 _WATCHED: Final = [n for n in range(1, 32) if n not in (signal.SIGKILL, signal.SIGSTOP)]  # all but real-time signals
 _Fingerprint = dict[str, Any]
+MOST_KEPT: Final = 16  # descriptors that modules may keep, counted each time that one is opened
 MOST_OPEN: Final = 64  # descriptors that patience is had with: more are a leak
 
 
@@ -33,8 +36,12 @@ class Left(NamedTuple):
 class Hygiene:
     """Compares the process with what it was when this was made: after everything of the worker's own is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: Callable[[Iterable[int]], set[int]]) -> None:
+        """`held`: which of some descriptors a module keeps."""
         self.own: set[int] = set()  # descriptors that the worker opened since, and may close
+        self._held = held
+        self._kept: dict[int, tuple[int, int]] = {}  # a module's, as they were found
+        self._times_kept = 0
         self._umask = os.umask(0o022)
         os.umask(self._umask)
         self._before = self._look()
@@ -44,7 +51,19 @@ class Hygiene:
         now = self._look()
         for fd in self.own:
             now["descriptors"].pop(fd, None)
+        self._leave_out_kept(now["descriptors"])
         return self._differences(now)
+
+    def _leave_out_kept(self, found: dict[int, tuple[int, int]]) -> None:
+        """What a module closed, or opened anew, is looked at again: so one that does that on and on is told."""
+        self._kept = {fd: file for fd, file in self._kept.items() if found.get(fd) == file}
+        opened = found.keys() - self._before["descriptors"].keys() - self._kept.keys()
+        if opened and self._times_kept < MOST_KEPT:
+            for fd in self._held(opened):
+                self._kept[fd] = found[fd]
+                self._times_kept += 1
+        for fd in self._kept:
+            del found[fd]
 
     def glance(self) -> Left | None:
         """The same without descriptors and threads, for a tenth of the cost."""

@@ -71,7 +71,7 @@ class Worker:
         self._last = ""  # kind of task that it ran
         self._kinds: set[str] = set()  # that it has run
         self._replace_for = ""  # why this worker returns, when it wants to be replaced
-        self._hygiene = Hygiene()
+        self._hygiene = Hygiene(executor.modules.holding)
         self._patience = patience
         self._patient_until: float | None = None
         self.soiled = False  # it is replaced for what a step left

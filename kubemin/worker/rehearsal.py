@@ -28,6 +28,7 @@ from kubemin.telemetry import log
 from kubemin.worker.execute import Executor
 from kubemin.worker.hygiene import Hygiene
 from kubemin.worker.interrupts import Interrupts
+from kubemin.worker.kept import Modules
 from kubemin.worker.output import PythonOutput
 from kubemin.worker.reports import Reports
 from kubemin.worker.title import Title
@@ -98,7 +99,7 @@ def _perform(
     interrupts = Interrupts(theirs)
     executor = _Unseen(slot, settings, writer, interrupts)
     reports = Reports(theirs, lambda: False)
-    hygiene = Hygiene()
+    hygiene = Hygiene(Modules().holding)
     for pattern in allow:
         fnmatchcase(_FUNCTION, pattern)  # compiled once, for all workers
     work = msgspec.Raw(msgspec.json.encode({"python": _FUNCTION, "args": [1]}))

@@ -27,7 +27,7 @@ def locks(store: NodeStore) -> set[str]:
 def waited(store: NodeStore, queues: tuple[str, ...] = ("default",)) -> list[Claim]:
     """What a wait gives that ends at once."""
     store.begin_wait(ALICE, queues, 1)
-    return store.claim_popped(ALICE, queues, store.end_wait(queues))
+    return store.claim_popped(ALICE, queues, store.end_wait())
 
 
 def test_what_was_popped_is_claimed_with_the_pop(store: NodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_what_was_popped_is_claimed_with_the_pop(store: NodeStore, monkeypatch: 
         store.begin_wait(ALICE, ["default"], 1)
         calls: list[float] = []
         store.client.observe = calls.append
-        (claim,) = store.claim_popped(ALICE, ["default"], store.end_wait(["default"]))
+        (claim,) = store.claim_popped(ALICE, ["default"], store.end_wait())
         store.client.observe = None
         finish(store, outcome(claim))
     assert calls == []
@@ -55,7 +55,7 @@ def test_a_waiting_worker_gets_what_a_finish_made_ready(server: Server, store: N
     waiting = another(server)
     waiting.begin_wait(BOB, ["default"], 1)
     finish(store, outcome(first))
-    claims = waiting.claim_popped(BOB, ["default"], waiting.end_wait(["default"]))
+    claims = waiting.claim_popped(BOB, ["default"], waiting.end_wait())
     assert [claim.step for claim in claims] == ["b"]
     waiting.close()
 
@@ -68,8 +68,7 @@ def test_each_of_two_that_wait_gets_one(server: Server, store: NodeStore) -> Non
         other.begin_wait(owner, ["default"], 5)
     runs = accept(store, single(), single())
     told = [
-        other.claim_popped(owner, ["default"], other.end_wait(["default"]))
-        for other, owner in zip(others, owners, strict=True)
+        other.claim_popped(owner, ["default"], other.end_wait()) for other, owner in zip(others, owners, strict=True)
     ]
     assert sorted(claim.run for claims in told for claim in claims) == sorted(runs)
     assert all(len(claims) == 1 for claims in told) and len(locks(store)) == 2

@@ -13,9 +13,22 @@ from worker_harness import WorkerProcess
 from kubemin.config.settings import Recycle
 from kubemin.exits import EXIT_SOILED
 from kubemin.model.states import TaskState
+from kubemin.worker.hygiene import MOST_KEPT
 
 FUNCTIONS = """
-import os, signal, subprocess, sys, threading, time
+import os, signal, socket, subprocess, sys, threading, time
+
+KEPT = OTHER = None
+LEAKED = []
+
+def keep(how):
+    global KEPT, OTHER
+    if how == "number" and KEPT is None: KEPT = os.open("/dev/null", os.O_RDONLY)
+    if how == "file" and KEPT is None: KEPT = open("/dev/null")
+    if how == "socket" and KEPT is None: KEPT = socket.socket()
+    if how == "anew": KEPT, OTHER = open("/dev/null"), KEPT
+    if how == "list": LEAKED.append(open("/dev/null"))
+    return os.getpid()
 
 def add(a, b=0): return a + b
 def environ(name): return os.environ.get(name)
@@ -94,6 +107,32 @@ def test_open_descriptors_are_put_up_with_for_a_while(start: Callable[..., Worke
     assert worker.wait() == EXIT_SOILED
     reasons = [r["reason"] for r in worker.log_records() if r["message"] == "worker is replaced"]
     assert reasons == ["a Python step left 3 open descriptors (/dev/null, /dev/null, /dev/null)"]
+
+
+def keep(worker: WorkerProcess, how: str, step: str) -> None:
+    """Each first step of its name is followed by a look at what it left."""
+    worker.give({"python": "work:keep", "args": [how]}, step=step)
+    assert worker.outcome().state is TaskState.COMPLETED
+
+
+@pytest.mark.parametrize("how", ["number", "file", "socket"])
+def test_what_a_variable_of_its_module_holds_may_stay(worker: WorkerProcess, how: str) -> None:
+    for step in ("a", "a", "b"):  # the first of each kind is looked at
+        keep(worker, how, step)
+    worker.run("soil", "descriptor")
+    assert worker.wait() == EXIT_SOILED
+    reasons = [r["reason"] for r in worker.log_records() if r["message"] == "worker is replaced"]
+    assert reasons == ["a Python step left 1 open descriptors (/dev/null)"]
+
+
+def test_what_only_grows_or_changes_is_no_state_of_a_module(start: Callable[..., WorkerProcess]) -> None:
+    worker = start()
+    worker.run("keep", "list")
+    assert worker.wait() == EXIT_SOILED
+    worker = start()
+    for n in range(MOST_KEPT + 1):
+        keep(worker, "anew", str(n))
+    assert worker.wait() == EXIT_SOILED
 
 
 @pytest.mark.parametrize("what", ["thread", "environment", "closed", "directory"])

@@ -26,7 +26,7 @@ from kubemin.store.plans import CorruptDefinition, Plan
 from kubemin.store.redis import keys
 from kubemin.store.redis.connection import Command
 from kubemin.store.redis.fresh import Fresh, started
-from kubemin.store.redis.lives import Life, Request, owner_of, slot_name
+from kubemin.store.redis.lives import ENTRY, NOW, Life, Request, owner_of, slot_name
 from kubemin.store.redis.plain import needed_by
 from kubemin.store.redis.records import SlotClaim, detail_of, pack, slot_claims
 from kubemin.store.redis.replies import unpack_reply
@@ -41,7 +41,6 @@ OUTPUT_BYTES = 256 << 20  # of all tails: `retention.outputBytes`
 MOST_BYTES = 16 * PAYLOAD_BYTES  # of a single task's work: beyond what anybody could submit, with a call's input
 RETIRED_FOR = 86_400  # seconds that a dead worker's late requests are still known
 
-_NOW, _ENTRY = 3, slice(8, 10)  # places of arguments
 _ENDS = TASK_TERMINAL - {TaskState.SKIPPED}  # what a worker may report
 _VERDICTS = {
     "A": Verdict.ACCEPTED,
@@ -107,8 +106,8 @@ class Claims:
         self.s.client.connect()  # what was not sent is not owed
         request = self._request(life, (), queues, limit)
         sent = list(request.arguments)
-        sent[_NOW] = "" if self.s.clock is None else self.s.clock()  # it is run later
-        sent[_ENTRY] = "?", " ".join(keys.held(name, v) for name in queues for v in self.s.versions)
+        sent[NOW] = "" if self.s.clock is None else self.s.clock()  # it is run later
+        sent[ENTRY] = "?", " ".join(keys.held(name, v) for name in queues for v in self.s.versions)
         return self.s.client.begin(block, self._script, request.touched, sent)
 
     def claim_popped(self, owner: Owner, queues: Sequence[str], entry: Entry | None) -> list[Claim]:
@@ -118,12 +117,18 @@ class Claims:
         request = life.unanswered
         if request is None:
             raise ValueError("nothing is waited for")
-        request.arguments[_ENTRY] = entry or ("", 0)  # for whenever it has to be sent again
-        raw = self.s.client.end_script()
+        try:
+            raw = self.s.client.end_script()
+        except BaseException:
+            if entry is not None:
+                request.name(entry)  # for when it is sent again
+            raise
+        if raw is None and entry is not None:
+            request.name(entry)
         self._send(life, request, None if raw is None else unpack_reply(raw))
         if entry is not None and not life.taken:
             named = self._request(life, (), queues, request.limit)
-            named.arguments[_ENTRY] = entry
+            named.name(entry)
             self._send(life, named)
         claims, life.taken = life.taken, []
         return claims
@@ -200,7 +205,7 @@ class Claims:
         claims, spoilt, begun = self._claims(life, reply[3:])  # may ask for inputs: until then it is unanswered
         life.taken += claims
         life.unanswered = None
-        verdicts = self._verdicts(life, request, reply[1])
+        verdicts = self._verdicts(life, request, reply[1]) if request.outcomes else []
         if len(reply) > 2 and reply[2]:
             left, fans, events = reply[2]
             self.s.take(left, [(run.encode(), idx, turn) for run, idx, turn in fans], events)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from kubemin import clock
 from kubemin.model.records import Claim, Outcome, Owner
 from kubemin.store.redis import keys
 from kubemin.store.redis.fresh import FreshClaims
+
+NOW: Final = 3  # places of a request's arguments
+ENTRY: Final = slice(8, 10)
 
 
 class Life:
@@ -42,6 +46,10 @@ class Request:
         self.touched = touched
         self.order: list[int] = []
         self.arguments: list[Any] = []
+
+    def name(self, entry: Sequence[bytes]) -> None:
+        """It is to claim this one first: a list, and what was popped from it."""
+        self.arguments[ENTRY] = entry[1], (self.touched.index(entry[0].decode()) + 1) // 2
 
 
 def slot_name(owner: Owner) -> str:

@@ -217,12 +217,10 @@ class NodeStore(RedisStore):
         self._session.keep_time(BLOCK + OVERDUE)
         return self._claims.wait(owner, ("BLPOP", *self._lists(queues), BLOCK), queues, limit)
 
-    def end_wait(self, queues: Sequence[str]) -> Entry | None:
+    def end_wait(self) -> Entry | None:
         """What was popped: `claim_popped` tells what came of it."""
-        reply = self.client.end()
-        if reply is None:
-            return None
-        return reply[1].decode(), self._lists(queues).index(reply[0].decode()) + 1
+        reply: Entry | None = self.client.end()
+        return reply
 
     def claim_popped(self, owner: Owner, queues: Sequence[str], entry: Entry | None) -> list[Claim]:
         return self._claims.claim_popped(owner, queues, entry)

@@ -1,8 +1,8 @@
 """What this worker has counted, sent to its coordinator now and then: never waited for, and no loss when it fails.
 
-A task costs its counting and a look at the clock; a packet goes out at most every `SECONDS`, before the next task. What
-the channel has no room for stays and goes with the next. What was counted less than that before a long task is told
-after it.
+A task costs its counting and a look at the clock; a packet goes out at most every `SECONDS`, after a task or between
+two, since the next one is not to wait for it. What the channel has no room for stays and goes with the next. What was
+counted less than that before a long task is told after it.
 """
 
 from __future__ import annotations

@@ -216,11 +216,13 @@ class FleetWorker(Worker):
             self._interrupts.read()
         if waiting in ready:
             self._end_of_wait()
+            if len(ready) == 1 and self._claims and not self._interrupts.stopping:
+                self._execute(self._claims.popleft())  # nothing else has come, so nobody has to look
 
     def _end_of_wait(self) -> None:
         self._overdue = None
         try:
-            entry = self.store.end_wait(self._queues)
+            entry = self.store.end_wait()
         except StoreUnavailable as error:
             self._cut_off(str(error))
             return
@@ -307,7 +309,6 @@ class FleetWorker(Worker):
         self._going_back.clear()
 
     def _execute(self, claim: Claim) -> None:
-        self._counts.send()
         faults.point("worker.taken")
         outcome = self._guard.execute(claim)
         faults.point("worker.ended")
@@ -323,6 +324,7 @@ class FleetWorker(Worker):
             self._give_back(self._own_tickets())
         if self._batch.due or self._takes_no_more:
             self._finish()
+        self._counts.send()
 
     def _finish(self) -> None:
         """Tell what has ended, and claim what is next: until the store has it, or until it is on disk."""
