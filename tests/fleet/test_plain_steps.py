@@ -54,7 +54,7 @@ def test_a_submitted_run_is_written_as_it_is_after_its_release(store: NodeStore)
     assert ended(store, run) == ("completed", None) and len(store.outputs([run])[run]) == 22
     view = store.run(run)
     assert all(task.started_at and task.finished_at and task.attempt == 1 for task in view.tasks), view.tasks
-    assert store.client.execute("HGET", keys.tasks(run), "h") == b""
+    assert store.client.execute("HGET", keys.tasks(run), "h") is None
 
 
 def test_bad_news_is_heard_between_plain_ends(store: NodeStore) -> None:

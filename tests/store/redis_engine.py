@@ -15,6 +15,7 @@ from kubemin.model.states import Cause, TaskState
 from kubemin.store.codec import STATES
 from kubemin.store.redis import keys
 from kubemin.store.redis.records import RunRecord, TaskRecord, slot_claims, unpack_run, unpack_task
+from kubemin.store.redis.replies import unpack_folded
 from kubemin.store.redis.store import RedisReader, RedisStore
 
 
@@ -56,6 +57,9 @@ class Redis(Engine):
 
     def _tasks(self, run: str) -> dict[int, TaskRecord]:
         flat = self.store.client.execute("HGETALL", keys.tasks(run))
+        if (folded := self.store.client.execute("HGET", keys.run(run), "t")) is not None:
+            assert not flat, "folded, and in its own key"
+            flat = (unpack_folded(folded) or [[]])[0]
         return {int(idx): unpack_task(raw) for idx, raw in zip(flat[::2], flat[1::2], strict=True) if idx.isdigit()}
 
     def check(self) -> None:

@@ -42,17 +42,18 @@ def held(name: str, version: int = 1) -> str:
 
 def run(run_id: str) -> str:
     """Hash, until pruned. A single task: w, s, x, o (lua/solo.lua). A workflow's run: r, its record; p, its
-    parameters."""
+    parameters; of a small one that has ended t, its tasks and their outputs (lua/folding.lua)."""
     return f"{PREFIX}run:{run_id}"
 
 
 def tasks(run_id: str) -> str:
-    """Hash idx -> record (lua/core.lua); with plain steps also h and i (lua/steps.lua). Until the run is pruned."""
+    """Hash idx -> record (lua/core.lua); with plain steps also h and i (lua/steps.lua). Until the run is pruned, of a
+    small one until it has ended."""
     return f"{PREFIX}tasks:{run_id}"
 
 
 def outputs(run_id: str) -> str:
-    """Hash idx -> JSON, until the run is pruned."""
+    """Hash idx -> JSON, as long as `tasks`."""
     return f"{PREFIX}out:{run_id}"
 
 

@@ -44,6 +44,7 @@ from kubemin.store.redis.records import (
     unpack_tails,
     unpack_task,
 )
+from kubemin.store.redis.replies import unpack_folded
 from kubemin.store.redis.session import Session
 from kubemin.store.views import has_params, usage_view, workflow_view
 
@@ -189,9 +190,9 @@ class Reads:
         outputs: dict[str, dict[str, Any]] = {}
         for at in range(0, len(ids), AT_ONCE):
             some = ids[at : at + AT_ONCE]
-            raws = self.s.client.pipeline([("HMGET", keys.run(run), "s", "o", "w", "x", "r") for run in some])
-            found = self._contents({run: raw[-1] for run, raw in zip(some, raws, strict=True) if raw[-1] is not None})
-            for run, (state, output, work, extra, record) in zip(some, raws, strict=True):
+            raws = self.s.client.pipeline([("HMGET", keys.run(run), "s", "o", "w", "x", "t", "r") for run in some])
+            found = self._contents({run: raw[-2:] for run, raw in zip(some, raws, strict=True) if raw[-1] is not None})
+            for run, (state, output, work, extra, _, record) in zip(some, raws, strict=True):
                 if record is not None:
                     outputs[run] = self._graph_outputs(found[run])
                 elif state is not None:
@@ -199,17 +200,20 @@ class Reads:
                     outputs[run] = {label_of(work or b"", extra): _value(output)} if done else {}
         return outputs
 
-    def _contents(self, records: dict[str, bytes]) -> dict[str, Found | None]:
-        """Tasks and outputs of runs: small ones in a few calls together."""
-        known = {run: read_run(raw, self.s.version, run) for run, raw in records.items()}
+    def _contents(self, kept: dict[str, list[bytes]]) -> dict[str, Found | None]:
+        """Tasks and outputs of runs, from their fields t and r: small ones in a few calls together."""
+        known = {run: read_run(raw[1], self.s.version, run) for run, raw in kept.items()}
         found: dict[str, Found | None] = {run: self.look(run) for run, each in known.items() if each.nx > SMALL}
+        for run, (folded, _) in kept.items():
+            if folded is not None and (texts := unpack_folded(folded)) is not None:
+                found[run] = _contents_of(known[run], *texts)
         small = [run for run in known if run not in found]
         for at in range(0, len(small), FEW):
             some = small[at : at + FEW]
             names = [name for run in some for name in (keys.tasks(run), keys.outputs(run))]
             raws = self.s.client.pipeline([("HGETALL", name) for name in names])
             for run, tasks, outputs in zip(some, raws[::2], raws[1::2], strict=True):
-                found[run] = Found(known[run], None, b"", None, b"", None, _tasks(tasks), _outputs(outputs), {})
+                found[run] = _contents_of(known[run], tasks, outputs)
         return found
 
     def _graph_outputs(self, found: Found | None) -> dict[str, Any]:
@@ -301,6 +305,10 @@ def _readable(raws: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, TaskReco
 
 def _tasks(flat: Any) -> Tasks:
     return dict(_readable((int(idx), body) for idx, body in _pairs(flat) if idx.isdigit()))
+
+
+def _contents_of(record: RunRecord, tasks: Any, outputs: Any) -> Found:
+    return Found(record, None, b"", None, b"", None, _tasks(tasks), _outputs(outputs), {})
 
 
 def _outputs(flat: Any) -> dict[int, bytes]:

@@ -1,4 +1,4 @@
---@ then: packing writing
+--@ then: packing folding writing
 -- flush: give places to what was queued, then write what changed.
 local function place_one(push)
   local queue, version, task = push[1], push[2], push[3]

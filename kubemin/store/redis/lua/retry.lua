@@ -1,4 +1,4 @@
---@ top: core rules queue solo settle fanout building stopping outcome flush aside
+--@ top: core rules queue solo settle fanout building stopping outcome flush aside unfolding
 -- Run a terminal run again: what did not complete, or `step` and all after it. Raises its round.
 -- KEYS   1 the run's record
 -- ARGV   1 prefix; 2 packed: id, again (index of the step, a group's gate) or nil, ckey, policy; where it is signed, round that was signed and
@@ -28,6 +28,7 @@ if REQ.round then
   if run.R + 1 ~= REQ.round then return M.reply('~') end
   call('HSET', KEYS[1], 'sig', REQ.signature)
 end
+M.unfold(run.id)
 run.R = run.R + 1
 run.ag = REQ.again
 run.s, run.g = WAITING, 0

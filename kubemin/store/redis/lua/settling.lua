@@ -1,4 +1,4 @@
---@ then: closing
+--@ then: unfolding closing
 -- settling: the slow half of finishing: outcomes of steps, failures, whatever has to be looked up.
 M.write_ended = slots.write_ended
 
@@ -7,7 +7,7 @@ function M.late(name)
   M.flush()
   local id, idx, token = string.match(name, '^(%w+)%.(%d+)@(%d+)$')
   local single = idx == '0' and call('HGET', P .. 'run:' .. id, 's')
-  local found = single or call('HGET', P .. 'tasks:' .. id, idx)
+  local found = single or M.record_of(id, idx)
   local known, task = pcall(single and M.read_state or M.read_task, found or '')
   if known and task.k == tonumber(token) and band(task.f or 0, SETTLED) ~= 0 then return 'D' end
   return 'F'

@@ -5,14 +5,16 @@ local function write_run(run)
     fields[#fields + 1] = idx
     fields[#fields + 1] = text
   end
-  fields[#fields + 1] = 'h'
-  fields[#fields + 1] = run.live > 0 and run.live or ''
-  call('HSET', P .. 'tasks:' .. run.id, unpack(fields))
   local record = run.record
+  if not record then
+    fields[#fields + 1] = 'h'
+    fields[#fields + 1] = run.live
+  end
+  call('HSET', P .. 'tasks:' .. run.id, unpack(fields))
   if record then
     if record.dl then call('ZREM', P .. 'deadlines', run.id) end
-    record.s, record.E, record.dl, record.l = COMPLETED, tonumber(now), nil, 0
-    save(run.id, record, 'finished')
+    record.s, record.E, record.dl, record.l, record.x = COMPLETED, tonumber(now), nil, 0, nil
+    save(run.id, record, 'finished', fold(run.id, record.nx))
     ends[#ends + 1] = run.id
   end
 end

@@ -1,7 +1,7 @@
---@ then: step_claims
+--@ then: folding step_claims
 -- steps: plain steps, straight through: a first attempt that completed in a run that nobody stops, whose dependents start on
 -- success and have heard of nothing bad. Made when the first of them is met. In the hash of such a run's tasks (building.lua: x):
---   h  how many are live, after "w" while none has begun; '': all of this run goes through the engine
+--   h  how many are live, after "w" while none has begun; '' or none: all of this run goes through the engine
 --   i  what a claim tells of its run: "VERSION DEFINITION ROUND SCHEDULED WORKFLOW"
 --   IDX  "wOPEN" waits, "qINSTANT" is queued, "gINSTANT TOKEN" was given back, "rQUEUED TOKEN STARTED PLACE" runs; else packed,
 --        and the engine's
@@ -17,8 +17,12 @@ local function plain_run(id, state)
   return fits and (state == WAITING or not run.ck) and run or nil -- who holds a concurrency key hands it over at its end
 end
 
-local function save(id, run, event)
-  call('HSET', P .. 'run:' .. id, 'r', pack_run(run))
+local function save(id, run, event, folded)
+  if folded then
+    call('HSET', P .. 'run:' .. id, 'r', pack_run(run), 't', folded)
+  else
+    call('HSET', P .. 'run:' .. id, 'r', pack_run(run))
+  end
   local state = event == 'started' and 'running' or 'completed'
   events[#events + 1] = cjson.encode({ event, id, run.W, -1, -1, -1, state, '', 0, '', run.d, 0, -1 })
 end

@@ -23,7 +23,7 @@ end
 
 -- Plain steps go on without the engine while nobody stops the run.
 local function write_live(id, run)
-  local plain = run.g == RELEASED and run.s < COMPLETED and not run.st
+  local plain = run.g == RELEASED and not run.st
   call('HSET', P .. 'tasks:' .. id, 'h', plain and (run.s == WAITING and 'w' or '') .. run.l or '')
 end
 
@@ -31,8 +31,14 @@ local function write_runs()
   for _, run in ipairs(M.dirtied) do
     local id = run.id
     run.id, run.zz = nil, nil
-    if run.x then write_live(id, run) end
+    local folded
+    if run.s >= COMPLETED and not M.is_aside(run) then
+      run.x, folded = nil, fold(id, run.nx)
+    elseif run.x then
+      write_live(id, run)
+    end
     call('HSET', P .. 'run:' .. id, 'r', pack_run(run))
+    if folded then call('HSET', P .. 'run:' .. id, 't', folded) end
     run.id = id
   end
   M.dirtied = {}
