@@ -22,6 +22,7 @@ from kubemin.errors import Refused
 from kubemin.model.ids import run_id
 from kubemin.signing import load
 from kubemin.store.redis import keys
+from kubemin.store.redis.replies import unpack_folded
 from kubemin.store.redis.client import Client as Connection
 from kubemin.store.redis.opening import redis_address
 
@@ -334,9 +335,12 @@ def test_an_old_step_that_is_put_back(daemon: Daemon, attacker: Attacker) -> Non
     publish(daemon, attacker)
     run = daemon.client.submit("chain")
     assert run.wait(15) == "completed"
-    record, task = attacker("HGET", keys.run(run.id), "r"), attacker("HGET", keys.tasks(run.id), 0)
+    record, folded = attacker("HMGET", keys.run(run.id), "r", "t")
+    tasks, _ = unpack_folded(folded) or ([], [])
+    task = dict(zip(tasks[::2], tasks[1::2], strict=True))[b"0"]
     token = unpack(task)["k"]
     attacker("HSET", keys.run(run.id), "r", pack(unpack(record) | {"s": 2, "l": 1}))
+    attacker("HDEL", keys.run(run.id), "t")
     attacker("HSET", keys.tasks(run.id), 0, pack(unpack(task) | {"s": 1, "k": 0, "q": token}))
     attacker.queue(run.id, token)
     daemon.wait_log("a task was refused")

@@ -94,8 +94,8 @@ ALL = (
     Mutant(
         "steps of a run that is being stopped go on",
         f"{LUA}/writing.lua",
-        "and run.s < COMPLETED and not run.st",
-        "and run.s < COMPLETED",
+        "local plain = run.g == RELEASED and not run.st",
+        "local plain = run.g == RELEASED",
         (f"{PLAIN}test_a_run_that_is_stopped_takes_no_plain_end[redis]",),
     ),
     Mutant(
