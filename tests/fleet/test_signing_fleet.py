@@ -22,9 +22,9 @@ from kubemin.errors import Refused
 from kubemin.model.ids import run_id
 from kubemin.signing import load
 from kubemin.store.redis import keys
-from kubemin.store.redis.replies import unpack_folded
 from kubemin.store.redis.client import Client as Connection
 from kubemin.store.redis.opening import redis_address
+from kubemin.store.redis.replies import unpack_folded
 
 KEY, OTHER = "5" * 64, "7" * 64
 pack, unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
