@@ -20,7 +20,7 @@ from kubemin.coordinator.fleet.carriage import Carriage
 from kubemin.coordinator.fleet.timing import Every
 from kubemin.coordinator.fleet.workers import FleetPool
 from kubemin.coordinator.pending import Pending
-from kubemin.errors import Refused, StoreUnavailable
+from kubemin.errors import NoRoom, Refused, StoreUnavailable
 from kubemin.leader import promote
 from kubemin.modes import Mode
 from kubemin.scoreboard import Scoreboard
@@ -126,7 +126,7 @@ class Carrier:
         try:
             busy = bool(step())
         except StoreUnavailable as exc:
-            if exc.code != StoreUnavailable.code:
+            if exc.code not in (StoreUnavailable.code, NoRoom.code):
                 raise  # the fleet's
             if not self._failure:
                 log.error("this machine's own store fails; its runs stay there until it can be used", reason=str(exc))
