@@ -450,3 +450,17 @@ def test_a_log_that_was_cut_short_opens_with_whole_commits_only(local: Sqlite, f
         assert there == sorted(there, reverse=True) and set(there) <= {0, 2}
         assert there[-1] == (2 if length == size else 0)
         store.close()
+
+
+@pytest.mark.parametrize("what", sorted(BREAK))
+def test_a_broken_run_that_ended_is_not_run_again_and_nothing_else_is_undone(local: Sqlite, what: str) -> None:
+    definition = workflow("broken", node("a"), params={"p": {"default": [1]}}, concurrency=Concurrency("k"))
+    broken = start(local.store, definition)
+    finish(local.store, *(outcome(claim, TaskState.FAILED) for claim in take(local.store)))
+    local.store._session.db.execute(BREAK[what])
+    local.reopen()
+    with local.store.group():
+        (good,) = accept(local.store, single())
+        with pytest.raises(Refused, match=f"run {broken}"):
+            local.store.retry(broken)
+    assert local.store.states([good]) == {good: RunState.WAITING}

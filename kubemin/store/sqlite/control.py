@@ -106,12 +106,12 @@ class Control:
     def _retry_run(self, run: RunRow, step: str | None) -> int:
         try:
             plan = self.s.plan(run)
+            ckey = concurrency_key(plan, decode(self.inputs.params(run.id)))
         except CorruptRun as corrupt:
             raise Refused(f"{corrupt}; submit it again") from corrupt
         if step is not None and step not in plan.by_step:
             raise NotFound(f"run {run.id} has no step {step}; a forEach step is run again as a whole")
         rule = plan.graph.concurrency
-        ckey = concurrency_key(plan, decode(self.inputs.params(run.id)))
         if rule is not None and rule.policy == "reject":
             self.intake.refuse_held(ckey)
         self.s.write("delete_ripples", (run.id,))
