@@ -25,7 +25,7 @@ from kubemin.model.states import TaskState
 from kubemin.store.base import RunFilter, Verdict
 from kubemin.store.redis import keys
 from kubemin.store.redis.lives import slot_name
-from kubemin.store.redis.node import NodeStore
+from kubemin.store.redis.node import NodeRecord, NodeStore
 
 PAIR = workflow("pair", node("first"), node("second", 0))
 JUNK = (b"", b"\xc1", b"\x80", b"\x93\x01\x02", b"{}", b"q", b"qx y", b"\xff" * 70_000)
@@ -295,6 +295,16 @@ def test_entries_and_keys_of_other_kinds_do_no_harm(store: NodeStore) -> None:
     assert ended(store, wrong) == ("failed", "corrupt")
     assert store.client.execute("GET", f"{keys.PREFIX}corrupt:run:{wrong}") == b"a string"
     looked_at(store, wrong)
+
+
+def test_a_heartbeat_that_cannot_be_read_is_passed_over(store: NodeStore) -> None:
+    record = NodeRecord("node-a", "test", "1")
+    store.beat(record, "here", 15.0)
+    for junk in (*JUNK, b"1\nthere\n{", b"x\nthere\n{}"):
+        store.client.execute("HSET", keys.NODES, "node-b", junk)
+        assert [view.record for view in store.nodes()] == [record]
+        store.beat(msgspec.structs.replace(record, node="node-b"), "there", 15.0)
+        assert len(store.nodes()) == 2
 
 
 def test_a_cancel_or_retry_of_it_says_how_it_ended(store: NodeStore) -> None:

@@ -106,11 +106,8 @@ def status(daemon: Daemon, run: str) -> str:
 
 
 @pytest.fixture
-def old(server: Server) -> Iterator[NodeStore]:
-    made = NodeStore(server.address, instance="old", node="old")
-    made.client.execute("FLUSHALL")
-    yield made
-    made.close()
+def old(store: NodeStore) -> NodeStore:
+    return store
 
 
 @pytest.fixture

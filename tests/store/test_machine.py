@@ -408,13 +408,12 @@ class StoreMachine(RuleBasedStateMachine):
             assert state in (RunState.COMPLETED, RunState.FAILED, RunState.TIMEOUT, RunState.CANCELLED), name
 
 
-@pytest.mark.parametrize("engine_name", sorted(SMALL_ENGINES))
-def test_random_histories(engine_name: str) -> None:
-    machine = type("Machine", (StoreMachine,), {"make": staticmethod(SMALL_ENGINES[engine_name])})
+def run_histories(machine: type[StoreMachine], examples: int) -> None:
+    """`examples` of them, unless KUBEMIN_TEST_EXAMPLES says how many."""
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=int(os.environ.get("KUBEMIN_TEST_EXAMPLES", "60")),
+            max_examples=int(os.environ.get("KUBEMIN_TEST_EXAMPLES", examples)),
             stateful_step_count=40,
             deadline=None,
             report_multiple_bugs=False,
@@ -422,3 +421,8 @@ def test_random_histories(engine_name: str) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@pytest.mark.parametrize("engine_name", sorted(SMALL_ENGINES))
+def test_random_histories(engine_name: str) -> None:
+    run_histories(type("Machine", (StoreMachine,), {"make": staticmethod(SMALL_ENGINES[engine_name])}), 60)

@@ -3,12 +3,9 @@ are held against (`test_machine.py`)."""
 
 from __future__ import annotations
 
-import os
-
 from both import Both
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import precondition, rule, run_state_machine_as_test
-from test_machine import StoreMachine
+from hypothesis.stateful import precondition, rule
+from test_machine import StoreMachine, run_histories
 
 
 class MovingMachine(StoreMachine):
@@ -41,15 +38,5 @@ class MovingMachine(StoreMachine):
 
 
 def test_random_histories_that_move() -> None:
-    machine = type("Machine", (MovingMachine,), {"make": staticmethod(lambda at: Both(at, slice_size=3, window=2))})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=int(os.environ.get("KUBEMIN_TEST_EXAMPLES", "25")),
-            stateful_step_count=40,
-            deadline=None,
-            report_multiple_bugs=False,
-            print_blob=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    make = staticmethod(lambda at: Both(at, slice_size=3, window=2))
+    run_histories(type("Machine", (MovingMachine,), {"make": make}), 25)

@@ -293,12 +293,12 @@ class NodeStore(RedisStore):
         raw = self.client.execute("HGETALL", keys.NODES)
         now, found = self.now(), []
         for value in raw[1::2]:
-            at, place, record = value.split(b"\n", 2)
             try:
-                known = _record(record)
-            except msgspec.DecodeError:
-                continue  # a newer version's
-            found.append(NodeView(known, place.decode(), max(now - int(at), 0) / clock.SECOND))
+                at, place, record = value.split(b"\n", 2)
+                age = max(now - int(at), 0) / clock.SECOND
+                found.append(NodeView(_record(record), place.decode(), age))
+            except (msgspec.DecodeError, ValueError):
+                continue  # a newer version's, or spoilt: until the node's next heartbeat
         return sorted(found, key=lambda view: view.record.node)
 
     def unblock(self, prefix: str, *, over: Client | None = None) -> int:
