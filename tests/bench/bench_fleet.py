@@ -39,6 +39,7 @@ from kubemin.store.redis.store import RedisStore
 from kubemin.worker.fleet.batch import MOST_STEPS
 
 SINGLE = 10_000
+ALONE = "import kubemin.worker.fleet.batch as batch; batch.MOST_TASKS = 1"
 CALL = "python: 'benchfunctions:noop', with: {n: 1}"
 CHAIN = "\n".join(f"  - {{name: s{n}, {CALL}}}" for n in range(10))
 MIDDLE = "\n".join(f"  - {{name: m{n}, {CALL}, needs: [a]}}" for n in range(20))
@@ -69,9 +70,9 @@ def a_server(kind: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def a_node(setting: Setting, workers: int = 2) -> Iterator[tuple[Daemon, Server]]:
+def a_node(setting: Setting, workers: int = 2, before: str = "") -> Iterator[tuple[Daemon, Server]]:
     with a_server(setting.kind) as server:
-        it = Daemon(workers, redisAddr=server.tcp_address)
+        it = Daemon(workers, before=before, redisAddr=server.tcp_address)
         try:
             it.start()
             yield it, server
@@ -96,19 +97,36 @@ def floors(setting: Setting) -> None:
 
 
 def throughput(setting: Setting) -> None:
+    bulk = _rates(setting, "no-op Python tasks, run and recorded", "20,000")
+    line("enqueue_many", bulk, "/s", "80,000")
+
+
+def alone(setting: Setting) -> None:
+    """Each task claimed by itself: the report of one, with the claim of the next, is one round trip and one script."""
+    _rates(setting, "the same, one at a time", "15,000", before=ALONE)
+
+
+def _rates(setting: Setting, name: str, target: str, before: str = "") -> list[float]:
+    """Prints how many were run and recorded, and returns how many were enqueued, a second."""
     rates, bulk, note = [], [], ""
     for _ in range(setting.reps):
-        with a_node(setting) as (it, server):
+        with a_node(setting, before=before) as (it, server):
             client = it.client()
             client.enqueue_many("benchfunctions:noop", [((n + 1,), {}) for n in range(200)])[-1].wait(timeout=30)
             items = [((n + 1,), {}) for n in range(setting.tasks)]
-            cpu, began = Cpu(it, server=server.process.pid), time.time()
+            scripts, cpu, began = _scripts(server), Cpu(it, server=server.process.pid), time.time()
             ids = [run.id for run in client.enqueue_many("benchfunctions:noop", items)]
             bulk.append(len(items) / (time.time() - began))
             rates.append(len(items) / (counted(it, ids) - began))
-            note = cpu.each(len(items))
-    line("no-op Python tasks, run and recorded", rates, "/s", "20,000", f"{setting.of_floor(rates)}, {note}")
-    line("enqueue_many", bulk, "/s", "80,000")
+            note = f"{cpu.each(len(items))}, {(_scripts(server) - scripts) / len(items):.2f} scripts"
+    line(name, rates, "/s", target, f"{setting.of_floor(rates)}, {note}")
+    return bulk
+
+
+def _scripts(server: Server) -> int:
+    """That the server has run."""
+    told = server.command("INFO", "commandstats").partition(b"cmdstat_evalsha:calls=")[2]
+    return int(told.partition(b",")[0] or 0)
 
 
 def single(setting: Setting) -> None:
@@ -381,7 +399,21 @@ def _done(it: Daemon) -> int:
 
 CASES: dict[str, Callable[[Setting], None]] = {
     f.__name__: f
-    for f in (throughput, chains, fans, single, latency, memory, startup, again, commands, longest, backlog, kept)
+    for f in (
+        throughput,
+        alone,
+        chains,
+        fans,
+        single,
+        latency,
+        memory,
+        startup,
+        again,
+        commands,
+        longest,
+        backlog,
+        kept,
+    )
 }
 
 

@@ -53,9 +53,10 @@ def installed() -> dict[str, str]:
 
 
 class Daemon:
-    """A real daemon in a folder of its own."""
+    """A real daemon in a folder of its own. `before`: Python that its supervisor executes first, for what no setting
+    says."""
 
-    def __init__(self, workers: int = 2, **settings: object) -> None:
+    def __init__(self, workers: int = 2, *, before: str = "", **settings: object) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="kubemin-bench-", dir=os.environ.get("BENCH_DISK")))
         (self.folder / "benchfunctions.py").write_text(FUNCTIONS)
         (self.folder / "workflows.d").mkdir()
@@ -69,12 +70,15 @@ class Daemon:
         ]
         self.config.write_text("\n".join(lines) + "\n")
         self.log = (self.folder / "log").open("ab")
+        program = str(ROOT / "bin" / "kubemind")
+        altered = f"{before}; import runpy, sys; sys.argv.pop(0); runpy.run_path({program!r}, run_name='__main__')"
+        self._program = ["-c", altered, program] if before else [program]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
         """Seconds from exec to ready."""
         began = time.monotonic()
-        command = [sys.executable, str(ROOT / "bin" / "kubemind"), "--config", str(self.config)]
+        command = [sys.executable, *self._program, "--config", str(self.config)]
         self.process = subprocess.Popen(
             command, stderr=self.log, stdout=self.log, start_new_session=True, env=installed()
         )
