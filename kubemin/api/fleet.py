@@ -78,16 +78,23 @@ class Fleet:
         """One submission, the short way. Its definition is sent once, and again when the server says that it has none.
         Raises StoreUnavailable, NotDurable, Invalid."""
         one = _decode(body)
+        if self._settings.durability == "none":  # by far the most: nothing around it
+            return self._submit(self._opened(), one, definition)[0]
 
         def act(store: NodeStore) -> Done:
-            answers = self._submit(store, one, definition)
-            faults.point("client.carried")
-            return [("submit", answers)]
+            return [("submit", self._submit(store, one, definition))]
 
         answer: Accepted | Rejection = self._perform(act)[0][0]
         return answer
 
     def _submit(self, store: NodeStore, one: Submission, definition: Definition | None) -> list[Accepted | Rejection]:
+        answers = self._sent_once(store, one, definition)
+        faults.point("client.carried")
+        return answers
+
+    def _sent_once(
+        self, store: NodeStore, one: Submission, definition: Definition | None
+    ) -> list[Accepted | Rejection]:
         if definition is None:
             return store.submit([one])
         if definition.hash in self._sent:
@@ -101,11 +108,15 @@ class Fleet:
         return store.submit([one])
 
     def _perform(self, act: Act) -> list[Any]:
+        store = self._opened()
+        if self._settings.durability == "none":
+            return [value for _, value in act(store)]
+        return self._durably(store, act)
+
+    def _opened(self) -> NodeStore:
         if self._store is None:
             self._store = self.open()
-        if self._settings.durability == "none":
-            return [value for _, value in act(self._store)]
-        return self._durably(self._store, act)
+        return self._store
 
     def _durably(self, store: NodeStore, act: Act) -> list[Any]:
         """Once more when the connection was made anew meanwhile: it may lead to a server that has not got the runs."""

@@ -33,13 +33,18 @@ def run_ids(count: int) -> Iterator[str]:
     """`count` fresh ids in rising order, at most 2^24 (16 million)."""
     if count > 1 << _COUNTER_BITS:
         raise ValueError(f"at most {1 << _COUNTER_BITS} ids at once")
-    head = (clock.wall() // 1000) << 55 | int.from_bytes(os.urandom(4), "big") >> 1 << _COUNTER_BITS
+    head = _head()
     for n in range(count):
         yield _encode(head | n)
 
 
 def run_id() -> str:
-    return next(run_ids(1))
+    return _encode(_head())
+
+
+def _head() -> int:
+    """Without the counter."""
+    return (clock.wall() // 1000) << 55 | int.from_bytes(os.urandom(4), "big") >> 1 << _COUNTER_BITS
 
 
 def made_at(run: str) -> clock.Micros:

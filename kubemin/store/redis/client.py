@@ -176,11 +176,14 @@ class Client:
                 self.observe(clock.monotonic() - began)
             if self.beat is not None:
                 self.beat(WORK)
-            if not any(isinstance(reply, ReplyError) and self._sent_away(reply) for reply in replies):
+            if ReplyError not in map(type, replies) or not self._are_sent_away(replies):
                 return replies
             redirections += 1
             if redirections > REDIRECTIONS:
                 return replies
+
+    def _are_sent_away(self, replies: Sequence[Any]) -> bool:
+        return any(isinstance(reply, ReplyError) and self._sent_away(reply) for reply in replies)
 
     def _sent_away(self, error: ReplyError) -> bool:
         """Whether it says that another server holds our slot: nothing was done, and all of it is sent again there. One

@@ -59,11 +59,11 @@ class Intake:
             admission.check_single(one)
         except KubeminError as error:
             return admission.rejection(error)
-        touched, told = _places(one.queue, self.s.version)
+        run, queue, version = one.id, one.queue, self.s.version
         now = "" if self.s.clock is None else self.s.clock()
-        touched = (*touched, keys.run(one.id))
-        fresh = self.s.client.run("submit_solo", touched, keys.PREFIX, one.id, encode(one.work), *told, now)
-        return Accepted(one.id, bool(fresh))
+        touched = (*_places(queue, version), keys.run(run))
+        fresh = self.s.client.run("submit_solo", touched, keys.PREFIX, run, encode(one.work), queue, version, now)
+        return Accepted(run, bool(fresh))
 
     def _flush(
         self,
@@ -199,12 +199,9 @@ class Intake:
 
 
 @lru_cache(64)
-def _places(queue: str, version: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The keys that `submit_solo` touches for every task of this queue, and what it is told of it."""
-    touched = (
-        keys.queue(queue, version), keys.pending(queue, version), keys.SEQ, keys.RUNS, keys.QUEUES, keys.PAUSED,
-    )  # fmt: skip
-    return touched, (f" {version} {queue}", queue, f"{queue}@{version}", keys.held(queue, version))
+def _places(queue: str, version: int) -> tuple[str, str]:
+    """Where each task of this queue gets its place."""
+    return keys.queue(queue, version), keys.pending(queue, version)
 
 
 def has_nothing_beside(one: Submission) -> bool:
