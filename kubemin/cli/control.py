@@ -47,7 +47,6 @@ def request(
 ) -> str:
     """Ask, and wait for the outcome's text. Raises Outcome when it failed, Unreachable, Refused."""
     pid = _daemon(settings)
-    _become_daemons_user(pid, settings.runtime_dir)
     deadline = clock.monotonic() + timeout
     with _alone(settings, deadline), closing(Scoreboard.open(scoreboard_path(settings))) as board:
         wish = wanted.Wanted(request=run_id(), workers=workers, drained=drained)
@@ -60,19 +59,13 @@ def request(
 
 
 def _daemon(settings: Settings) -> int:
+    """The daemon's pid. As root we become the owner of the runtime directory before we believe what is in it: he may
+    name processes of his own there to be signalled, and nobody else's."""
+    become_owner(settings.runtime_dir)
     pid = live_pid(settings)
     if pid is None:
         raise no_daemon(settings)
     return pid
-
-
-def _become_daemons_user(pid: int, runtime_dir: str) -> None:
-    """As root: the owner of the runtime directory, unless the daemon is root's, which only root may signal."""
-    try:
-        if os.stat(f"/proc/{pid}").st_uid != 0:
-            become_owner(runtime_dir)
-    except OSError:
-        pass
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 
-from kubemin import processes
+from kubemin import processes, users
 from kubemin.errors import Refused, Unreachable
 
 
@@ -52,7 +52,8 @@ def send(path: str, number: int) -> int:
     except ProcessLookupError as exc:
         raise Unreachable(f"the daemon (pid {pid}) has just ended") from exc
     except PermissionError as exc:
-        raise Refused(f"this user may not signal the daemon (pid {pid}); try again with sudo") from exc
+        message = f"{users.name_of(os.geteuid())} may not signal process {pid}, which {path} names; try again with sudo"
+        raise Refused(message, code="no_rights") from exc
     finally:
         os.close(descriptor)
     return pid

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pkgutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from support import Daemon
 
 import kubemin.cli.commands
 import kubemin.cli.kubeminctl
+from kubemin import processes
+from kubemin.scoreboard import Scoreboard
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users: needs root")
@@ -39,7 +42,10 @@ def as_user(uid: int, *args: str) -> tuple[int, str, str]:
     for module in pkgutil.iter_modules(kubemin.cli.commands.__path__):
         importlib.import_module(f"kubemin.cli.commands.{module.name}")
     for name in (
+        "encodings.ascii",
         "encodings.utf_8_sig",
+        "kubemin.config.load",
+        "kubemin.files.document",
         "kubemin.client",
         "kubemin.store.sqlite.store",
         "kubemin.files",
@@ -81,6 +87,23 @@ def owned(start_daemon: Callable[..., Daemon]) -> Daemon:
     os.chown(daemon.state, NOBODY, NOBODY)
     os.chown(daemon.run, NOBODY, NOBODY)
     return daemon
+
+
+@pytest.mark.parametrize("command", ["stop", "reload", "drain"])
+def test_root_signals_nobody_on_the_word_of_the_daemons_user(owned: Daemon, command: str) -> None:
+    victim = subprocess.Popen(["sleep", "60"])  # root's
+    try:
+        process = processes.look(victim.pid)
+        assert process is not None
+        (owned.run / "kubemin.pid").write_text(f"{process.pid} {process.start}\n")
+        Scoreboard.create(str(owned.run / "scoreboard")).close()
+        flags = ("--state-dir", str(owned.state), "--runtime-dir", str(owned.run))
+        code, _, err = as_user(0, *flags, command, "--timeout", "1")
+        assert code == 5 and "may not" in err, (code, err)
+        assert victim.poll() is None
+    finally:
+        victim.kill()
+        victim.wait()
 
 
 @python_for_all
