@@ -30,7 +30,7 @@ CODES = {
     "behind_in_queue": "other tasks come first; object: the queue",
     "workers_busy": "it is the next of its queue and every worker is busy; object: the queue",
     "starting": "it is the next of its queue and about to start; object: the queue",
-    "running": "a worker executes it; object: the worker's slot",
+    "running": "a worker executes it; object: the worker's slot, in a fleet NODE/SLOT",
     "max_parallel": "a forEach step has as many items in progress as maxParallel allows; object: the step",
     "items": "a forEach step waits for its items; object: the step",
     "deciding": "its needs have ended and what follows is being decided; object: the step",
@@ -243,8 +243,10 @@ def _running(task: TaskFacts, pool: Pool, now: Micros) -> Reason:
     if seconds < 0 and task.started_at is not None:
         seconds = max(0.0, (now - task.started_at) / SECOND)
     how_long = f" for {seconds:.0f} s" if seconds >= 0 else ""
-    message = f"worker {task.slot} has been executing step {task.step}{how_long}, attempt {task.attempt}"
-    return _reason("running", "" if task.slot is None else str(task.slot), message, task.step)
+    slot = "" if task.slot is None else str(task.slot)
+    worker = f"worker {slot} of {task.host}" if task.host else f"worker {slot}"
+    message = f"{worker} has been executing step {task.step}{how_long}, attempt {task.attempt}"
+    return _reason("running", f"{task.host}/{slot}" if task.host else slot, message, task.step)
 
 
 def _fanout(task: TaskFacts) -> Reason:
@@ -270,7 +272,8 @@ def _story(task: TaskFacts) -> str:
     details.append(f"exit code {task.exit_code}" if task.exit_code is not None else "")
     details.append(f"signal {task.signal}" if task.signal is not None else "")
     told = ", ".join(detail for detail in details if detail)
-    return state + (f" ({told})" if told else "") + (f": {task.message}" if task.message else "")
+    message = "" if task.message in details else task.message
+    return state + (f" ({told})" if told else "") + (f": {message}" if message else "")
 
 
 def _plain(task: TaskFacts) -> Reason:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -119,16 +120,50 @@ def flush() -> None:
     sys.stderr.flush()
 
 
+def columns() -> int:
+    """Of the terminal."""
+    return shutil.get_terminal_size().columns
+
+
+def end_of(text: str, width: int) -> str:
+    """The last characters: the end of a step's path says more than its beginning."""
+    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
+
+
+def beginning_of(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
-    """Columns as wide as need be, the STATUS column coloured. No rows: the sentence `empty` on stderr."""
+    """Columns as wide as need be, the STATUS column coloured; on a terminal that is too narrow some give way. No rows:
+    the sentence `empty` on stderr."""
     cells = [[_cell(value) for value in row] for row in rows]
     if not cells:
         note(empty)
         return
     widths = [max(len(row[n]) for row in [list(headers), *cells]) for n in range(len(headers))]
+    if is_terminal():
+        _fit(headers, cells, widths)
     line(paint(_columns(headers, widths), "bold"))
     for row in cells:
         line(_painted(row, headers, widths))
+
+
+def _fit(headers: Sequence[str], cells: list[list[str]], widths: list[int]) -> None:
+    """Shorten what gives way until a row fits into a line, or no more can be had."""
+    excess = sum(widths) + 2 * (len(widths) - 1) - columns()
+    for name, shorten in _GIVING_WAY.items():
+        if excess <= 0 or name not in headers:
+            continue
+        n = headers.index(name)
+        before, widths[n] = widths[n], min(widths[n], max(_NARROWEST, widths[n] - excess))
+        excess -= before - widths[n]
+        for row in cells:
+            row[n] = shorten(row[n], widths[n])
+
+
+_NARROWEST = 12  # characters of a column that gives way
+_GIVING_WAY = {"MESSAGE": beginning_of, "STEP": end_of}
 
 
 def _cell(value: Any) -> str:

@@ -7,13 +7,13 @@ import select
 import sys
 import termios
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kubemin import clock
 from kubemin.cli import render
-from kubemin.cli.commands.status import leader_words, percent, reload_words, state_word
+from kubemin.cli.commands.status import leader_words, percent, problem, reload_words, state_word
 from kubemin.cli.pool import PoolState, Worker
 from kubemin.store.base import QueueView
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _KEYS = {b"\x1b[A": "up", b"\x1bOA": "up", b"k": "up", b"\x1b[B": "down", b"\x1bOB": "down", b"j": "down"}
 _RATE_SPAN = 10.0  # seconds over which a rate is taken
+GAP = "  "  # between columns, and between the parts of a line
+SHORTEST = 8  # characters of a step that are shown in any case
+TASK_HEADERS = ("WORKER", "PID", "TASK", "STEP", "FOR", "PROGRESS")
 OUTPUT_LINES = 10  # of a task, the last ones
 ORDERS: dict[str, Callable[[Worker], tuple[object, ...]]] = {
     "worker": lambda worker: (worker.slot,),
@@ -102,66 +105,95 @@ class Screen:
         running = self.running(pool)
         return running[min(self.selected, len(running) - 1)] if running else None
 
-    def draw(self, pool: PoolState, queues: list[QueueView], rows: int) -> RenderableType:
+    def draw(self, pool: PoolState, queues: list[QueueView], rows: int, columns: int) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
 
-        parts: list[RenderableType] = [Text(self._head(pool), style="bold"), Text(self._counts(pool, queues)), Text()]
+        head, counts, foot = (
+            folded(parts, columns) for parts in (self._head(pool), self._counts(pool, queues), self._foot())
+        )
+        parts: list[RenderableType] = [Text(head, style="bold"), Text(counts), Text()]
         shown = [] if self.output is None else [Text(), *map(Text, self.output[-OUTPUT_LINES:] or ["no output yet"])]
-        parts.append(self._tasks(pool, max(3, rows - 8 - len(queues) - len(shown))))
+        lines = sum(text.count("\n") + 1 for text in (head, counts, foot)) + len(queues) + len(shown)
+        parts.append(self._tasks(pool, max(3, rows - 5 - lines), columns))
         parts += shown
         if queues:
             parts += [Text(), _queues(queues)]
-        return Group(*parts, Text(), Text(self._foot(), style="reverse"))
+        return Group(*parts, Text(), Text(foot, style="reverse"))
 
-    def _head(self, pool: PoolState) -> str:
+    def _head(self, pool: PoolState) -> list[str]:
         if not pool.alive:
-            return "no daemon is running"
-        up = render.duration(pool.uptime)
-        words = f"kubemin {pool.version}  node {pool.node}  {pool.mode}  {state_word(pool)}  up {up}"
-        words += f"  leader {leader_words(pool) or 'none'}  redis {pool.redis}" if pool.redis else ""
-        return (
-            f"{words}  last reload {reload}  {pool.error}"
-            if (reload := reload_words(pool))
-            else f"{words}  {pool.error}"
-        )
+            return ["no daemon is running"]
+        words = [f"kubemin {pool.version}", f"node {pool.node}", pool.mode, state_word(pool)]
+        words.append(f"up {render.duration(pool.uptime)}")
+        words += [f"leader {leader_words(pool) or 'none'}", f"redis {pool.redis}"] if pool.redis else []
+        words += [f"last reload {reload}"] if (reload := reload_words(pool)) else []
+        return [*words, problem(pool)]
 
-    def _counts(self, pool: PoolState, queues: list[QueueView]) -> str:
+    def _counts(self, pool: PoolState, queues: list[QueueView]) -> list[str]:
         busy = len(self.running(pool))
         waiting = sum(view.length for view in queues)
-        return (
-            f"{busy} of {len(pool.workers)} workers busy  {waiting} tasks queued  "
-            f"{self.rates.finished():.1f} tasks/s  {pool.finished} finished  {pool.failed} failed  "
-            f"{pool.recoveries} recovered"
-        )
+        return [
+            f"{busy} of {len(pool.workers)} workers busy",
+            f"{_counted(waiting, 'task')} queued",
+            f"{self.rates.finished():.1f} tasks/s",
+            f"{_counted(pool.finished, 'run')} ended",
+            f"{pool.failed} failed",
+            f"{pool.recoveries} recovered",
+        ]
 
-    def _tasks(self, pool: PoolState, rows: int) -> Table:
+    def _tasks(self, pool: PoolState, rows: int, columns: int) -> Table:
         chosen = self.chosen(pool)
-        table = _table("WORKER", "PID", "TASK", "STEP", "FOR", "PROGRESS")
+        table = _table(*TASK_HEADERS)
         running = self.running(pool)
         first = max(0, min(self.selected - rows // 2, len(running) - rows))
-        for worker in running[first : first + rows]:
-            table.add_row(*_cells(worker), style="reverse" if worker is chosen else "")
+        shown = running[first : first + rows]
+        for worker, cells in zip(shown, _fitting([_cells(worker) for worker in shown], columns), strict=True):
+            table.add_row(*cells, style="reverse" if worker is chosen else "")
         return table
 
-    def _foot(self) -> str:
+    def _foot(self) -> list[str]:
         if self.asking:
-            return f"cancel run {self.asking}? y, or any other key to keep it"
-        keys = f"up/down: choose a task   o: its output   c: cancel its run   s: sort (by {self.order})   q: quit"
-        return self.message or keys
+            return [f"cancel run {self.asking}? y, or any other key to keep it"]
+        if self.message:
+            return [self.message]
+        order = f"s: sort (by {self.order})"
+        return ["up/down: choose a task", "o: its output", "c: cancel its run", order, "q: quit"]
 
 
-def _cells(worker: Worker) -> Iterator[str]:
-    label = render.clean(worker.label)
-    for value in (
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def folded(parts: list[str], columns: int) -> str:
+    """Parts side by side, and as many lines as that takes; a part is not broken."""
+    lines = [""]
+    for part in filter(None, parts):
+        if lines[-1] and len(lines[-1]) + len(GAP) + len(part) > columns:
+            lines.append(part)
+        else:
+            lines[-1] += (GAP if lines[-1] else "") + part
+    return "\n".join(lines)
+
+
+def _cells(worker: Worker) -> list[str]:
+    values = (
         worker.slot,
         worker.pid,
         worker.task,
-        label,
+        render.clean(worker.label),
         render.duration(worker.seconds),
         percent(worker.progress),
-    ):
-        yield "" if value is None else str(value)
+    )
+    return ["" if value is None else str(value) for value in values]
+
+
+def _fitting(rows: list[list[str]], columns: int) -> list[list[str]]:
+    """STEP gives way where a row is too long."""
+    step = TASK_HEADERS.index("STEP")
+    widths = [max(map(len, column)) for column in zip(TASK_HEADERS, *rows, strict=True)]
+    left = columns - len(GAP) * (len(widths) - 1) - sum(widths) + widths[step]
+    return [[*row[:step], render.end_of(row[step], max(left, SHORTEST)), *row[step + 1 :]] for row in rows]
 
 
 def _queues(queues: list[QueueView]) -> Table:

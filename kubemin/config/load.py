@@ -105,8 +105,7 @@ def _invalid(in_file: list[Problem], elsewhere: list[Problem], path: str) -> Inv
 
 def name_file(problem: Problem, path: str) -> Problem:
     """The same with the file in its message, for lists of problems of several sources."""
-    text = f"{problem.message} (in {path})" if problem.field else f"{path}: {problem.message}"
-    return msgspec.structs.replace(problem, message=text)
+    return msgspec.structs.replace(problem, message=f"{problem.message} (in {path})")
 
 
 # --- rules between keys -------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ class TaskFacts(msgspec.Struct):
     attempts: int | None = None  # all that the retry policy allows, None without a policy
     token: int = 0
     slot: int | None = None  # of the worker that holds it
+    host: str = ""  # and its node, in a fleet
     started_at: Micros | None = None
     cause: str | None = None
     message: str = ""

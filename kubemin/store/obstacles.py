@@ -38,6 +38,7 @@ class Record(msgspec.Struct, gc=False):
     total: int | None = None
     open: int = 0
     slot: int | None = None
+    host: str = ""  # of the slot, in a fleet
 
     @property
     def listed(self) -> bool:
@@ -136,6 +137,7 @@ def task_facts(record: Record, step: str, position: Position) -> TaskFacts:
         attempt=record.attempt + (record.state == RUNNING and record.slot is not None),
         token=record.token,
         slot=record.slot,
+        host=record.host,
         started_at=record.started,
         cause=record.cause,
         message=more.message,

@@ -23,13 +23,13 @@ LIMIT = 60.0  # seconds a program may take
 
 
 class Terminal:
-    """A program on a terminal of 30 lines and 110 columns."""
+    """A program on a terminal of 30 lines."""
 
-    def __init__(self, *argv: str, environ: dict[str, str]) -> None:
+    def __init__(self, *argv: str, environ: dict[str, str], columns: int = 110) -> None:
         self.text, self._deadline = "", time.monotonic() + LIMIT
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 110, 0, 0))
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
             os.execve(program("kubeminctl"), ["kubeminctl", *argv], environ | {"TERM": "xterm"})
         self.before = termios.tcgetattr(self._fd)
 
@@ -92,7 +92,7 @@ def test_top(daemon: Daemon, wait_until: Callable[..., Any]) -> None:
     waiting = daemon.client.submit(daemon.workflows / "nap.yaml")
     wait_until(lambda: [run.status for run in (first, second)] == ["running"] * 2)
     terminal = Terminal("top", "--every", "0.1", environ=daemon.environ)
-    terminal.read_until("2 of 2 workers busy  1 tasks queued")
+    terminal.read_until("2 of 2 workers busy  1 task queued")
     terminal.press("\x1b[Bc")
     asked = terminal.read_until(r"cancel run (\w+)\? y")
     terminal.press("n")
@@ -108,6 +108,25 @@ def test_top(daemon: Daemon, wait_until: Callable[..., Any]) -> None:
     terminal.press("q")
     assert terminal.finish() == 0
     assert terminal.text.rstrip().endswith("\x1b[?1049l")  # back on the normal screen
+
+
+def test_long_names_give_way_on_a_narrow_terminal_alone(daemon: Daemon, wait_until: Callable[..., Any]) -> None:
+    flow, step = "a-report-with-a-long-name", "extract-everything-from-the-warehouse"
+    run = daemon.client.submit(
+        daemon.workflow("long.yaml", f"name: {flow}\nsteps:\n  - {{name: {step}, run: [sleep, '60']}}\n")
+    )
+    wait_until(lambda: run.status == "running")
+    shown = Terminal("status", environ=daemon.environ | {"NO_COLOR": "1"}, columns=80)
+    assert shown.finish() == 0
+    lines = shown.text.splitlines()
+    assert max(map(len, lines)) <= 80 and any("…" in line and "from-the-warehouse " in line for line in lines), lines
+    assert f" {flow}/{step} " in daemon.ctl("status").stdout
+    top = Terminal("top", "--every", "0.1", environ=daemon.environ, columns=80)
+    top.read_until("…[a-z-]*from-the-warehouse")
+    top.press("q")
+    assert top.finish() == 0
+    run.cancel()
+    assert run.wait(15) == "cancelled"
 
 
 def test_tables_are_coloured_unless_asked_otherwise(daemon: Daemon) -> None:

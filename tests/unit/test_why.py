@@ -71,6 +71,7 @@ TASK_CASES = [
     (queued(position=7), "behind_in_queue", "default"),
     (queued(), "starting", "default"),
     (task(TaskState.RUNNING, slot=4, attempt=2), "running", "4"),
+    (task(TaskState.RUNNING, slot=4, host="vm-2", attempt=2), "running", "vm-2/4"),
     (
         task(TaskState.RUNNING, kind="fanout", children_live=8, children_total=100, max_parallel=8),
         "max_parallel",
@@ -144,6 +145,12 @@ def test_a_run_names_the_root_and_not_the_chain() -> None:
     ]
     assert [reason.code for reason in why(facts(RunState.RUNNING, *chain))] == ["running"]
     assert only(facts(RunState.RUNNING, *chain), step="publish").object == "load"
+
+
+def test_workers_of_two_nodes_are_told_apart() -> None:
+    running = [task(TaskState.RUNNING, host, slot=1, host=host) for host in ("vm-1", "vm-2")]
+    told = why(facts(RunState.RUNNING, *running))
+    assert [reason.object for reason in told] == ["vm-1/1", "vm-2/1"] and "worker 1 of vm-2 " in told[1].message
 
 
 def test_many_tasks_with_one_obstacle_are_told_once() -> None:

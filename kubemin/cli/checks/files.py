@@ -14,6 +14,7 @@ from kubemin.cli.checks.base import Finding, note, ok, wrong
 from kubemin.cli.pool import live_pid
 from kubemin.config import Settings
 from kubemin.errors import StoreUnavailable
+from kubemin.modes import in_fleet
 from kubemin.users import name_of
 
 SCARCE = 1024**3  # bytes of free disk that deserve a note
@@ -83,7 +84,8 @@ def _held(path: str) -> bool | None:
 def store(settings: Settings) -> Iterator[Finding]:
     path = os.path.join(settings.state_dir, "kubemin.db")
     if not os.path.exists(path):
-        yield note("store", f"there is no {path} yet; the daemon, or the first submission, makes it")
+        if not in_fleet(settings):  # which needs it in the fall-back alone
+            yield note("store", f"there is no {path} yet; the daemon, or the first submission, makes it")
         return
     yield _integrity(path)
 

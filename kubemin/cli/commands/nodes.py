@@ -40,7 +40,7 @@ def _redis_words(session: Session) -> str:
     store = session.client.fleet_store()
     began = clock.monotonic()
     store.client.execute("PING")
-    return f"{store.client.where}, up, answers in {(clock.monotonic() - began) * 1000:.1f} ms"
+    return f"{store.client.where}, up, answers in {(clock.monotonic() - began) * 1000:.2f} ms"
 
 
 def _row(node: NodeLine) -> tuple[object, ...]:

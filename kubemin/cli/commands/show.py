@@ -60,14 +60,16 @@ def _show(session: Session, view: RunView) -> None:
         ]
     )
     render.line()
-    rows = [task_row(task) for task in view.tasks]
+    rows = [task_row(task, named=session.client.in_fleet) for task in view.tasks]
     render.table(("STEP", "STATUS", "ATTEMPT", "WORKER", "TOOK", "CAUSE", "MESSAGE"), rows, "no steps yet")
 
 
-def task_row(task: TaskView) -> tuple[object, ...]:
+def task_row(task: TaskView, *, named: bool = False) -> tuple[object, ...]:
+    """`named`: with the worker's node, where there are several."""
     took = render.duration(render.seconds_between(task.started_at, task.finished_at))
     message = (task.message or "").partition("\n")[0]
-    return (task.step, task.status.value, task.attempt or None, task.worker, took, task.cause, message[:120])
+    worker = f"{task.node}/{task.worker}" if named and task.node else task.worker
+    return (task.step, task.status.value, task.attempt or None, worker, took, task.cause, message[:120])
 
 
 def _show_task(session: Session, task: TaskView) -> None:

@@ -17,7 +17,8 @@ from kubemin.store.base import QueueView
 from kubemin.store.redis.opening import redis_address
 
 FAILURES = 1000  # failed runs that are looked at
-HEADERS = ("WORKER", "PID", "STATUS", "TASK", "STEP", "FOR", "PROGRESS", "DONE")
+PROGRESS = "PROGRESS"
+HEADERS = ("WORKER", "PID", "STATUS", "TASK", "STEP", "FOR", PROGRESS, "DONE")
 
 
 @options.command(
@@ -41,7 +42,8 @@ def show(session: Session, pool: PoolState) -> None:
     waiting = queues(session)
     _show_daemon(pool, failures(session), redis_words(session.settings, pool))
     render.line()
-    render.table(HEADERS, _rows(pool), "no workers")
+    headers = [header for header in HEADERS if header != PROGRESS or _anybody_tells(pool)]
+    render.table(headers, _rows(pool), "no workers")
     if waiting:
         render.line()
         render.table(QUEUE_HEADERS, queue_rows(waiting), "")
@@ -73,10 +75,18 @@ def _own_failures(session: Session) -> Counter[str]:
 
 
 def _rows(pool: PoolState) -> list[tuple[object, ...]]:
+    told = _anybody_tells(pool)
     return [
-        (w.slot, w.pid, w.state, w.task, w.label, render.duration(w.seconds), percent(w.progress), w.done)
+        (w.slot, w.pid, w.state, w.task, w.label, render.duration(w.seconds))
+        + ((percent(w.progress),) if told else ())
+        + (w.done,)
         for w in pool.workers
     ]
+
+
+def _anybody_tells(pool: PoolState) -> bool:
+    """How far it is, which few steps do: the column takes the room of others."""
+    return any(worker.progress is not None for worker in pool.workers)
 
 
 def percent(fraction: float | None) -> str | None:

@@ -58,7 +58,7 @@ def _live(session: Session, every: float) -> None:
             screen.rates.take(pool)
             if screen.output is not None:
                 screen.output = _output(session, screen.chosen(pool))
-            live.update(screen.draw(pool, status.queues(session), console.height), refresh=True)
+            live.update(screen.draw(pool, status.queues(session), console.height, console.width), refresh=True)
             if not _react(session, screen, pool, keyboard.key(every)):
                 return
 

@@ -59,10 +59,10 @@ def _step(plan: Plan, idx: int, task: TaskRecord) -> Record:
 
 
 def _record(idx: int, node: int, task: TaskRecord, queue: str) -> Record:
-    worker = (task.w or "").partition("|")[2]
+    host, _, worker = (task.w or "").partition("|")
     return Record(
         idx, node, task.i, task.s, queue, task.q, task.d, task.a, task.k, task.B, task.c, task.D,
-        task.b, task.m, task.N, task.o, int(worker) if worker else None,
+        task.b, task.m, task.N, task.o, int(worker) if worker else None, host,
     )  # fmt: skip
 
 
