@@ -130,12 +130,8 @@ def end_of(text: str, width: int) -> str:
     return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
 
 
-def beginning_of(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
-    """Columns as wide as need be, the STATUS column coloured; on a terminal that is too narrow some give way. No rows:
+    """Columns as wide as need be, the STATUS column coloured; on a terminal that is too narrow steps give way. No rows:
     the sentence `empty` on stderr."""
     cells = [[_cell(value) for value in row] for row in rows]
     if not cells:
@@ -150,20 +146,17 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> 
 
 
 def _fit(headers: Sequence[str], cells: list[list[str]], widths: list[int]) -> None:
-    """Shorten what gives way until a row fits into a line, or no more can be had."""
-    excess = sum(widths) + 2 * (len(widths) - 1) - columns()
-    for name, shorten in _GIVING_WAY.items():
-        if excess <= 0 or name not in headers:
-            continue
-        n = headers.index(name)
-        before, widths[n] = widths[n], min(widths[n], max(_NARROWEST, widths[n] - excess))
-        excess -= before - widths[n]
-        for row in cells:
-            row[n] = shorten(row[n], widths[n])
+    """Shorten steps until a row fits into a line. The message, the last, may need several."""
+    if "STEP" not in headers:
+        return
+    n = headers.index("STEP")
+    needed = sum(widths) + 2 * (len(widths) - 1) - (widths[-1] if headers[-1] == "MESSAGE" else 0)
+    widths[n] = min(widths[n], max(_NARROWEST, widths[n] - (needed - columns())))
+    for row in cells:
+        row[n] = end_of(row[n], widths[n])
 
 
-_NARROWEST = 12  # characters of a column that gives way
-_GIVING_WAY = {"MESSAGE": beginning_of, "STEP": end_of}
+_NARROWEST = 12  # characters of a step that are shown in any case
 
 
 def _cell(value: Any) -> str:
