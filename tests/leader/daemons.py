@@ -25,7 +25,7 @@ from support.faultproxy import FaultProxy
 from support.preload import wall_clock
 from support.processes import alive, descendants
 from support.redis_server import Server
-from support.waiting import wait_until
+from support.waiting import slack, wait_until
 
 from kubemin.kube.client import new_client
 from kubemin.kube.credentials import Credentials, Kind
@@ -172,7 +172,7 @@ class Daemons:
     def bound(self) -> float:
         """Of a fail-over: the lease, a candidate's look, and what a loaded machine adds; 17.5 s with the defaults."""
         lease, retry = seconds(self.election["leaseDuration"]), seconds(self.election["retryPeriod"])
-        return lease + 1.2 * retry + (0.1 if lease >= 15 else 2.0)
+        return lease + 1.2 * retry + (0.1 if lease >= 15 else slack(2.0))
 
     def logs(self) -> str:
         return "\n".join(f"--- {name}\n{daemon.log[-6000:]}" for name, daemon in self.nodes.items())

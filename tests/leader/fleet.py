@@ -18,7 +18,7 @@ from typing import Any
 
 from support.apiserver import ApiServer
 from support.forks import fork
-from support.waiting import wait_until
+from support.waiting import slack, wait_until
 
 from kubemin.clock import boottime
 from leader.ledger import Ledger, RedisProcess
@@ -26,6 +26,9 @@ from leader.node import run_node
 
 Event = dict[str, Any]
 SHORT = {"lease_duration": 2.0, "renew_deadline": 1.2, "retry_period": 0.2}
+# So long a lease that who acts at once is told from who waits for it, however busy the machine is.
+LASTING = {"lease_duration": 15.0, "renew_deadline": 10.0, "retry_period": 0.3}
+AT_ONCE = 5.0  # seconds, in a fleet with LASTING leases
 FULL = {"lease_duration": 15.0, "renew_deadline": 10.0, "retry_period": 2.0}
 LONG = bool(os.environ.get("KUBEMIN_TEST_LONG"))
 PATIENCE = 25.0  # seconds that anything may take on a loaded machine
@@ -168,7 +171,7 @@ class Fleet:
     @property
     def bound(self) -> float:
         """For a leader that vanished: the lease, one look of a candidate, and what a loaded machine adds."""
-        return float(self.election["lease_duration"] + self.election["retry_period"] * 1.2 + 1.5)
+        return float(self.election["lease_duration"] + self.election["retry_period"] * 1.2) + slack(1.5)
 
     def logs(self) -> str:
         return "\n".join(

@@ -10,7 +10,7 @@ from support.apiserver import NAMESPACE, ApiServer
 from support.waiting import wait_until
 
 from kubemin.clock import boottime
-from leader.fleet import Fleet, vanish
+from leader.fleet import AT_ONCE, LASTING, SHORT, Fleet, vanish
 
 StartFleet = Callable[..., Fleet]
 HOUR = 3_600_000_000
@@ -83,7 +83,7 @@ def test_deleted_after_its_leader_died(api: ApiServer, start_fleet: StartFleet) 
 
 def test_a_fresh_candidate_after_a_deletion_is_above_the_stores_epoch(api: ApiServer, start_fleet: StartFleet) -> None:
     """A deleted lease resets its transitions; the store's epoch is what the next one starts from."""
-    fleet = start_fleet("ab", api=api, started=False)
+    fleet = start_fleet("ab", api=api, election=LASTING, started=False)
     fleet.ledger.lead(41, "somebody before")
     fleet["a"].start()
     fleet.wait_leader()
@@ -96,7 +96,7 @@ def test_a_fresh_candidate_after_a_deletion_is_above_the_stores_epoch(api: ApiSe
     fleet.wait_leader(but="a")
     new = fleet.wait_event("leader", node="b")
     assert new["epoch"] == 43
-    assert new["at"] - at < 1.5, "never seen held: taken at once"
+    assert new["at"] - at < AT_ONCE, "never seen held: taken at once"
     fleet.check()
 
 
@@ -116,13 +116,13 @@ def test_a_store_that_cannot_say_its_epoch_keeps_a_node_from_campaigning(
 
 def test_deleted_and_made_by_somebody_else(api: ApiServer, start_fleet: StartFleet) -> None:
     """The leader stands down at its next look, not at the end of its term; the stranger's duration is respected."""
-    fleet = start_fleet("a", api=api, election={"lease_duration": 15.0, "renew_deadline": 10.0, "retry_period": 0.3})
+    fleet = start_fleet("a", api=api, election=LASTING)
     fleet.wait_leader()
     api.request("DELETE", api.path())
     at = boottime()
     create(api, foreign(duration=2, leaseTransitions=7))
     lost = fleet.wait_event("lost", after=at)
-    assert lost["at"] - at < 1.5 and "stranger" in lost["reason"]
+    assert lost["at"] - at < AT_ONCE and "stranger" in lost["reason"]
     fleet.wait_leader(after=lost["at"])
     new = fleet.events("leader", after=at)[0]
     assert new["epoch"] == 9
@@ -133,11 +133,11 @@ def test_deleted_and_made_by_somebody_else(api: ApiServer, start_fleet: StartFle
 
 def test_another_holder_in_the_same_lease(api: ApiServer, start_fleet: StartFleet) -> None:
     """Somebody patches it: stand down at once."""
-    fleet = start_fleet("a", api=api, election={"lease_duration": 15.0, "renew_deadline": 10.0, "retry_period": 0.3})
+    fleet = start_fleet("a", api=api, election=LASTING)
     fleet.wait_leader()
     at = boottime()
     api.request("PATCH", api.path(), {"spec": {"holderIdentity": "thief", "leaseDurationSeconds": 1}})
-    assert fleet.wait_event("lost", after=at)["at"] - at < 1.5
+    assert fleet.wait_event("lost", after=at)["at"] - at < AT_ONCE
     fleet.wait_leader(after=at)
     fleet.check()
 
@@ -174,11 +174,11 @@ def test_the_namespace_is_deleted(api: ApiServer, start_fleet: StartFleet) -> No
 )
 def test_leases_that_are_odd(api: ApiServer, start_fleet: StartFleet, body: dict[str, Any], at_once: bool) -> None:
     create(api, body)
-    fleet = start_fleet("a", api=api)
+    fleet = start_fleet("a", api=api, election=LASTING if at_once else SHORT)
     fleet.wait_leader()
     waited = fleet.wait_event("leader")["at"] - fleet.wait_event("started")["at"]
     holder_s = body["spec"].get("leaseDurationSeconds") or fleet.election["lease_duration"]
-    assert waited < 1.5 if at_once else waited > holder_s - 0.1
+    assert waited < AT_ONCE if at_once else waited > holder_s - 0.1
     fleet.wait_effects(20)
     spec = (api.lease() or {})["spec"]
     assert {key: spec[key] for key in ("strategy", "preferredHolder") if key in body["spec"]} == {
