@@ -65,21 +65,47 @@ def test_the_leader_alone_is_cut_off(begin: Begin, how: str) -> None:
     fleet.check()
 
 
+def test_the_leaders_connections_are_half_open(begin: Begin) -> None:
+    """4: what hangs costs its time-out; the next connection works, and the term goes on."""
+    fleet = begin(election=PATIENT).start()
+    runs = fleet.begin_tasks()
+    fleet.proxies["a"].cut("half-open")
+    time.sleep(1.5 * seconds(PATIENT["renewDeadline"]))
+    assert fleet.leader() == "a" and len(fleet.terms()) == 1, fleet.logs()
+    fleet.untouched(runs)
+    fleet.check()
+
+
+def test_a_release_that_hangs_does_not_hold_up_the_exit(begin_double: Begin, api: ApiServer) -> None:
+    """1: the lease ends by itself."""
+    fleet = begin_double().start()
+    at = time.time()
+    api.fault("hang", client="a")
+    fleet.nodes["a"].send(signal.SIGTERM)
+    assert fleet.nodes["a"].wait(20) == 0
+    new = fleet.wait_leader(but="a", after=at)
+    assert new["at"] - at < fleet.bound
+    fleet.check()
+
+
 def test_a_server_that_answers_badly_for_a_while(begin_double: Begin, api: ApiServer) -> None:
     """5, 7: refusals, conflicts, lost answers, a body that drips, a restart: within the term nobody else leads."""
     fleet = begin_double(election=PATIENT).start()
     runs = fleet.begin_tasks()
     for order in (
         {"kind": "status", "status": 429, "retry_after": 30},
+        {"kind": "status", "status": 500},
         {"kind": "status", "status": 503},
         {"kind": "status", "status": 409, "methods": ["PUT"]},
         {"kind": "lose", "methods": ["PUT"]},
         {"kind": "drop"},
+        {"kind": "drip", "seconds": 0.3, "count": 1},  # past every time-out of a socket
     ):
-        renewals, before = len(api.history()), api.struck(order["kind"])
+        order = {"count": 4, **order}
+        renewals, struck = len(api.history()), api.struck(order["kind"]) + order["count"]
         wait_until(lambda renewals=renewals: len(api.history()) > renewals, 20, what="a renewal before the next fault")
-        api.fault(**order, client="a", count=4)
-        wait_until(lambda order=order, before=before: api.struck(order["kind"]) >= before + 4, 20, what=str(order))
+        api.fault(**order, client="a")
+        wait_until(lambda order=order, struck=struck: api.struck(order["kind"]) >= struck, 20, what=str(order))
     api.kill()
     api.start()
     fleet.untouched(runs)
@@ -198,6 +224,16 @@ def test_work_that_hangs_loses_the_lease(begin: Begin) -> None:
     fleet.check()
 
 
+def test_work_that_hangs_does_not_hold_up_a_stop(begin_double: Begin) -> None:
+    """12: it hears nothing of SIGTERM, and is ended by the supervisor; nothing was released, so the lease lapses."""
+    fleet = begin_double(fault="leader.promote=hang@40").start()
+    hangs = fleet.wait_event("the leader's work hangs", node="a")
+    fleet.nodes["a"].send(signal.SIGTERM)
+    fleet.wait_leader(but="a", after=hangs["at"])
+    assert fleet.nodes["a"].wait(30) == 0
+    fleet.check()
+
+
 def test_a_leader_that_is_paused_between_its_check_and_its_write(begin: Begin) -> None:
     """3: no clock helps here: the write carries an old epoch, and Redis refuses it."""
     fleet = begin(fault="leader.recover=stop@15").start()
@@ -238,15 +274,20 @@ def test_wall_clocks_that_are_wrong_and_are_set(begin: Begin) -> None:
     fleet.check()
 
 
-def test_redis_forgets_everything(begin: Begin) -> None:
-    """15, FLUSHALL: whoever leads then leads under a higher epoch than anybody before, and work goes on."""
+@pytest.mark.parametrize("how", ["FLUSHALL", "restart"])
+def test_redis_forgets_everything(begin: Begin, how: str) -> None:
+    """15: whoever leads then leads under a higher epoch than anybody before, and work goes on."""
     fleet = begin().start()
     before, at = fleet.terms()[-1]["epoch"], time.time()
-    fleet.redis.command("FLUSHALL")
+    if how == "restart":
+        fleet.redis.stop()
+        fleet.redis.start()
+    else:
+        fleet.redis.command(how)
     for name in fleet.nodes:
         fleet.wait_event("Redis has lost the records of this fleet", node=name, after=at)
     new = fleet.wait_leader(after=at)
-    print(f"a leader again {new['at'] - at:.2f} s after FLUSHALL")
+    print(f"a leader again {new['at'] - at:.2f} s after {how}")
     assert new["epoch"] > before
     wait_until(lambda: fleet.redis.command("GET", keys.EPOCH) != b"$-1\r\n", 20, what="the term in the store")
     for name, daemon in fleet.nodes.items():
