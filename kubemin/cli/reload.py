@@ -85,7 +85,7 @@ def compile_workflows(settings: Settings, source: Origin) -> tuple[list[Definiti
         return [], [Invalid([Problem("workflowsDir", "not_found", text)])]
     from kubemin.files import load_directory
 
-    definitions, found = load_directory(folder)
+    definitions, found = load_directory(folder, host.untrusted)
     by_file: dict[str, list[Problem]] = {}
     for entry in found:
         by_file.setdefault(entry.file, []).append(entry.problem)

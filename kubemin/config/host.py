@@ -54,27 +54,32 @@ def _me() -> str:
 def problems(settings: Settings, config: str) -> list[Problem]:
     """What would keep a daemon with these settings from its work here, its own directories left aside."""
     return [
-        *_untrusted("", config),
-        *_untrusted("workflowsDir", settings.workflows_dir),
+        *untrusted(config),
+        *untrusted(settings.workflows_dir, "workflowsDir"),
         *_user_problems(settings),
         *_key_problems(settings),
     ]
 
 
-def _untrusted(field: str, path: str) -> list[Problem]:
+def untrusted(path: str, field: str = "") -> list[Problem]:
     """Whoever writes these files runs commands as us: that must not be everybody, nor, for root, a mere user."""
     try:
         status = os.stat(path)
     except OSError:  # not there, or it is told elsewhere that it cannot be read
         return []
     if status.st_mode & 0o002:
-        text = f"everybody may write to {path}, and so run commands as {_me()}; do `chmod o-w {path}`"
-        return [Problem(field, "unsafe", text)]
-    if os.geteuid() == 0 and status.st_uid != 0:
-        owner = users.name_of(status.st_uid)
-        text = f"{path} belongs to {owner}, who could so run commands as root; do `chown root {path}`"
-        return [Problem(field, "wrong_owner", text)]
-    return []
+        code, text = "unsafe", "everybody may write to {path}, and so run commands as {me}; do `chmod o-w {path}`"
+    elif os.geteuid() == 0 and status.st_uid != 0:
+        code, text = (
+            "wrong_owner",
+            "{path} belongs to {owner}, who could so run commands as root; do `chown root {path}`",
+        )
+    else:
+        return []
+    from kubemin.files.plain import shown_path
+
+    message = text.format(path=shown_path(path), me=_me(), owner=users.name_of(status.st_uid))
+    return [Problem(field, code, message)]
 
 
 def _user_problems(settings: Settings) -> list[Problem]:
@@ -95,4 +100,4 @@ def _key_problems(settings: Settings) -> list[Problem]:
         signing.load(settings.signing_key_file)
     except Invalid as exc:
         return list(exc.problems)
-    return _untrusted("signingKeyFile", settings.signing_key_file)
+    return untrusted(settings.signing_key_file, "signingKeyFile")

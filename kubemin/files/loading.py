@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -41,8 +41,11 @@ def load_workflow_text(text: str, source: str = "", directory: str = "") -> Defi
         return compile_workflow(parse_document(text, source), directory)
 
 
-def load_directory(directory: str | os.PathLike[str]) -> tuple[list[Definition], list[FileProblem]]:
-    """All workflow files of a folder, in the order of their names. A bad file does not stop the others."""
+def load_directory(
+    directory: str | os.PathLike[str], judge: Callable[[str], Sequence[Problem]] = lambda path: ()
+) -> tuple[list[Definition], list[FileProblem]]:
+    """All workflow files of a folder, in the order of their names. A bad file does not stop the others, nor does one
+    with which `judge` finds something wrong before it is read."""
     folder = os.fspath(directory)
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(_ENDINGS) and not name.startswith("."))
@@ -53,6 +56,8 @@ def load_directory(directory: str | os.PathLike[str]) -> tuple[list[Definition],
     problems: list[FileProblem] = []
     for path in (os.path.join(folder, name) for name in names):
         try:
+            if unfit := judge(path):
+                raise Invalid(unfit)
             definition = load_workflow(path)
         except Invalid as exc:
             problems += [FileProblem(shown_path(path), problem) for problem in exc.problems]

@@ -63,6 +63,23 @@ def test_at_the_start_a_wrong_file_does_not_stop_the_others(node: Node) -> None:
     assert all("bad.yaml" in problem.message for problem in result.problems) and len(result.problems) >= 2
 
 
+def test_a_file_that_anybody_else_may_write_is_not_published(node: Node) -> None:
+    for name in ("good", "open", "theirs"):
+        node.workflow(name)
+    folder, odd = node.home / "workflows.d", os.fsdecode(b"caf\xe9.yaml")
+    (folder / "open.yaml").rename(folder / odd)
+    (folder / odd).chmod(0o666)
+    codes = ["unsafe"]
+    if os.geteuid() == 0:
+        os.chown(folder / "theirs.yaml", 4711, 4711)
+        codes.append("wrong_owner")
+    result = node.checker().prepare()
+    assert names(result.definitions) == ["good", *(["theirs"] if len(codes) == 1 else [])]
+    assert [problem.code for problem in result.problems] == codes
+    assert "chmod o-w" in result.problems[0].message and "caf\\udce9.yaml" in result.problems[0].message
+    assert not node.checker()().ok
+
+
 def test_a_reload_takes_what_changed(node: Node) -> None:
     checker, old = node.checker(), node.load()
     assert checker.prepare().ok

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from kubemin.cli.checks.base import Finding, note, ok, wrong
 from kubemin.cli.pool import live_pid
 from kubemin.config import Settings
+from kubemin.config.host import untrusted
 from kubemin.errors import StoreUnavailable
 from kubemin.model.graph import Graph
 from kubemin.model.states import Kind
@@ -24,7 +25,7 @@ def workflows(settings: Settings) -> Iterator[Finding]:
         return
     from kubemin.files import load_directory
 
-    definitions, problems = load_directory(folder)
+    definitions, problems = load_directory(folder, untrusted)
     for problem in problems:
         yield wrong("workflows", str(problem))
     for definition in definitions:
