@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -48,6 +49,7 @@ class WorkerProcess:
 
     def _fork(self) -> int:
         parent = os.getpid()
+        gc.collect()  # the test process' own garbage would close descriptors in the worker
         pid = os.fork()
         if pid:
             return pid
