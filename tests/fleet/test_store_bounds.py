@@ -10,11 +10,12 @@ from driving import accept, finish, outcome, single, start, take
 from graphs import node, workflow
 from support.costs import counted
 
+from kubemin.clock import SECOND
 from kubemin.errors import NotFound
 from kubemin.model.states import Cause, TaskState
 from kubemin.store.base import Retention
 from kubemin.store.redis import keys, reading
-from kubemin.store.redis.node import NodeStore
+from kubemin.store.redis.node import NodeRecord, NodeStore
 
 ONE = workflow("one", node("a"))
 
@@ -47,15 +48,29 @@ def test_tails_are_cut_between_characters(store: NodeStore, state: TaskState, mo
 def test_tails_of_a_large_run_are_read_in_pieces(store: NodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what somebody spoilt of them is left out."""
     monkeypatch.setattr(reading, "MOST", 2)
-    run = start(store, workflow("three", *(node(step) for step in "abc")))
-    for claim in take(store):
+    run = start(store, workflow("four", *(node(step) for step in "abcd")))
+    for claim in take(store, 3):
         finish(store, outcome(claim, stdout=f"of {claim.step}"))
     store.client.execute("HSET", keys.tails(run), 1, b"\xc1")
     calls = counted(store.client, lambda: store.run(run))
     assert "hgetall" not in calls
-    assert [task.stdout_tail for task in store.run(run).tasks] == ["of a", "", "of c"]
+    assert [task.stdout_tail for task in store.run(run).tasks] == ["of a", "", "of c", ""]
     monkeypatch.undo()
-    assert [task.stdout_tail for task in store.run(run).tasks] == ["of a", "", "of c"]
+    assert [task.stdout_tail for task in store.run(run).tasks] == ["of a", "", "of c", ""]
+
+
+def test_who_is_long_gone_is_forgotten(store: NodeStore) -> None:
+    """Machines come and go under ever new names; one that was silent for days is still shown."""
+    now, day = store.now(), 86_400 * SECOND
+    for days in (0, 6, 8):
+        record = msgspec.json.encode(NodeRecord(f"silent-{days}", "test", "1"))
+        store.client.execute("HSET", keys.NODES, f"silent-{days}", b"%d\nplace\n%b" % (now - days * day, record))
+        store.client.execute("HSET", keys.RETIRED, f"adopted-{days}", now - days * day)
+    store.client.execute("HSET", keys.NODES, "spoilt", "rubbish")
+    store.forget_long_gone()
+    assert [view.record.node for view in store.nodes()] == ["silent-0", "silent-6"]
+    assert sorted(store.client.execute("HKEYS", keys.NODES)) == [b"silent-0", b"silent-6"]
+    assert sorted(store.client.execute("HKEYS", keys.RETIRED)) == [b"adopted-0", b"adopted-6"]
 
 
 def test_a_batch_that_nobody_sealed_keeps_no_definition_for_ever(store: NodeStore) -> None:

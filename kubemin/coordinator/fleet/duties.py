@@ -51,7 +51,7 @@ class FleetDuties:
             ("recover", self._lapsed, self._recover),
             ("orphans", self._orphans, self._take_back),
             ("prune", self._prune, self._drop),
-            ("forget", self._forget, store.forget_retired),
+            ("forget", self._forget, store.forget_long_gone),
         )
 
     def configure(self, settings: Settings) -> None:

@@ -36,7 +36,7 @@ RESCUE_AFTER = 2.0  # seconds that an entry may be popped and not claimed
 RESCUE_MOST = 30.0  # the same for a task that was suspect again and again
 RESCUE_AT_ONCE = 200
 LAPSED_AT_ONCE = 200  # slots looked at in one call
-RETIRED_LIFE = 7 * 86_400.0  # seconds that an adopted instance is known as dead
+LONG_GONE = 7 * 86_400.0  # seconds that an adopted instance, and a node that is silent, are known
 MISSED = 3  # heartbeats after which a node counts as lost
 SURE_SECONDS = 30.0  # that what nodes say of their signing keys is relied on
 WORKER_NAME = "kubemin-worker:"  # + instance:slot:incarnation: name of a worker's connection, by which it is unblocked
@@ -344,12 +344,14 @@ class NodeStore(RedisStore):
         """A leader's duty: see orphans.py."""
         return self._orphans.take_back()
 
-    def forget_retired(self) -> None:
-        raw = self.client.execute("HGETALL", keys.RETIRED)
-        old = self.now() - round(RETIRED_LIFE * clock.SECOND)
-        gone = [name for name, at in zip(raw[::2], raw[1::2], strict=True) if int(at) < old]
-        if gone:
-            self.client.execute("HDEL", keys.RETIRED, *gone)
+    def forget_long_gone(self) -> None:
+        """A leader's duty: instances that were adopted, and nodes that were last heard of, more than a week ago."""
+        old = self.now() - round(LONG_GONE * clock.SECOND)
+        for key in (keys.RETIRED, keys.NODES):
+            raw = self.client.execute("HGETALL", key)
+            gone = [name for name, value in zip(raw[::2], raw[1::2], strict=True) if _instant(value) < old]
+            if gone:
+                self.client.execute("HDEL", key, *gone)
 
     # --- terms -------------------------------------------------------------------------------------------------------
 
@@ -366,6 +368,12 @@ class NodeStore(RedisStore):
 
     def follow(self) -> None:
         self._session.term = None
+
+
+def _instant(value: bytes) -> Micros:
+    """With which it begins; 0: with none."""
+    word = value.partition(b"\n")[0]
+    return int(word) if word.isdigit() else 0
 
 
 def _unknown_key(signer: Signer | None, node: NodeRecord) -> Refused:
