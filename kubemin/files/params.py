@@ -15,12 +15,14 @@ from typing import Any
 from kubemin.errors import Invalid, Problem
 from kubemin.files.checks import Checks, shown, suggestion
 from kubemin.files.document import child
+from kubemin.files.limited import TooSlow, limited
 from kubemin.files.plain import DocumentError, check_plain, one_line
 from kubemin.model.graph import Graph
 from kubemin.model.references import as_text, has_reference
 
 MAX_PATTERN = 1024  # characters
 MAX_MATCHED = 64 * 1024  # characters of a value that a pattern is held against
+MATCH_SECONDS = 1.0  # of processor time: one bad file must not hold up all others
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 _KEYS = ("default", "pattern")
 
@@ -118,9 +120,12 @@ def _mismatch(pattern: str, value: Any) -> str | None:
     text = as_text(value)
     if len(text) > MAX_MATCHED:
         return f"it has {len(text)} characters; {MAX_MATCHED} are allowed with a pattern"
-    if _compiled(pattern).fullmatch(text):
-        return None
-    return f'"{shown(text)}" does not match the pattern {pattern}'
+    try:
+        with limited(MATCH_SECONDS):
+            matches = _compiled(pattern).fullmatch(text)
+    except TooSlow:
+        return f"the pattern {pattern} takes too long on it; give it no repetition inside a repetition"
+    return None if matches else f'"{shown(text)}" does not match the pattern {pattern}'
 
 
 def _unknown(name: str, declared: Mapping[str, Any]) -> Problem:

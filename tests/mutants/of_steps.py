@@ -133,8 +133,8 @@ FILES = (
     Mutant(
         "a parameter's pattern need match the beginning only",
         "kubemin/files/params.py",
-        "    if _compiled(pattern).fullmatch(text):",
-        "    if _compiled(pattern).match(text):",
+        "_compiled(pattern).fullmatch(text)",
+        "_compiled(pattern).match(text)",
         ("tests/unit/test_files_loading.py::test_all_problems_of_parameters",),
     ),
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,22 @@ def test_a_folder(tmp_path: Path) -> None:
         ("b.yml", "missing"), ("d.yaml", "duplicate"), ("g.yaml", "unreadable"), ("h.yaml", "unreadable")
     ]  # fmt: skip
     assert "a.yaml" in str(problems[1])
+
+
+def test_a_pattern_that_takes_for_ever_is_given_up(tmp_path: Path) -> None:
+    begun, value = time.process_time(), "a" * 60
+    (tmp_path / "slow.yaml").write_text(
+        f"name: slow\nparams: {{p: {{pattern: '(a+)+b', default: {value}}}}}\nsteps: [{{name: a, run: [x]}}]\n"
+    )
+    (tmp_path / "good.yaml").write_text(GOOD.format("good"))
+    definitions, [problem] = load_directory(tmp_path)
+    assert [definition.graph.workflow for definition in definitions] == ["good"]
+    assert problem.problem.field == "params.p.default" and "takes too long" in problem.problem.message
+    with pytest.raises(Invalid, match="takes too long"):
+        bind_params(graph("{p: {pattern: '(a+)+b'}}"), {"p": value})
+    assert time.process_time() - begun < 10
+    assert signal.getsignal(signal.SIGVTALRM) is signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
