@@ -61,8 +61,8 @@ class Worker:
         self._output = output
         self._executor = executor
         self._reports = Reports(reports, self._wait_for_room)
-        self._idle_poll = _poll(tasks.fileno(), interrupts.fd)
-        self._room_poll = _poll(interrupts.wakeup)
+        self._idle_poll = poll_of(tasks.fileno(), interrupts.fd)
+        self._room_poll = poll_of(interrupts.wakeup)
         self._room_poll.register(reports.fileno(), select.POLLOUT)
         self._done = 0
         self._rested_at = -1  # tasks done when it last became idle
@@ -246,7 +246,7 @@ class Worker:
                 return True
 
 
-def _poll(*fds: int) -> select.poll:
+def poll_of(*fds: int) -> select.poll:
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)

@@ -13,10 +13,11 @@ is dead.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from kubemin import clock
-from kubemin.channel import BATCH, TICKET, PacketConnection, pack_ticket
+from kubemin.channel import BATCH, TICKET, TICKET_KIND, PacketConnection, pack_ticket, token_of
 from kubemin.clock import SECOND
 from kubemin.model.estimates import WINDOW_SECONDS, Estimates, label_of
 from kubemin.model.records import Claim, Outcome
@@ -104,6 +105,23 @@ class Batch:
         self._waiting.clear()
         self._kinds_limit = 1
         return gone
+
+    def withdraw(self, tasks: PacketConnection, put_off: deque[tuple[int, bytes]]) -> list[Claim]:
+        """Claims that this worker will not start: their tickets are taken out of the channel. What else is between them
+        is put off."""
+        claims: list[Claim] = []
+        while self._waiting:
+            try:
+                packet = tasks.try_recv()
+            except (ValueError, EOFError, OSError):
+                break
+            if packet is None:
+                break
+            if packet[0] != TICKET_KIND:
+                put_off.append(packet)
+            elif (claim := self.own(token_of(packet[1]))) is not None:
+                claims.append(claim)
+        return claims
 
     # --- results ------------------------------------------------------------------------------------------------------
 

@@ -18,28 +18,26 @@ from typing import Final, ParamSpec
 from kubemin import clock, faults
 from kubemin.channel import LOST, MODE_KIND, TICKET_KIND, PacketConnection, WorkerMode, token_of, unpack_mode
 from kubemin.config import Settings
-from kubemin.errors import KubeminError, Refused, StoreUnavailable
-from kubemin.model.records import Claim, Outcome, Owner
+from kubemin.errors import Refused, StoreUnavailable
+from kubemin.model.records import Claim, Owner
 from kubemin.scoreboard import SlotWriter
-from kubemin.store import undelivered
-from kubemin.store.failhook import FAILURES
 from kubemin.store.redis.client import Client
 from kubemin.store.redis.node import BLOCK, OVERDUE, NodeStore
 from kubemin.store.redis.session import RECORDS
-from kubemin.store.telling import tell
 from kubemin.telemetry import log
 from kubemin.worker.execute import Executor
 from kubemin.worker.fleet.batch import Batch
 from kubemin.worker.fleet.counts import Sender
 from kubemin.worker.fleet.guard import Guard
+from kubemin.worker.fleet.outage import Outage
 from kubemin.worker.fleet.stream import Stream
+from kubemin.worker.fleet.telling import Teller
 from kubemin.worker.interrupts import Interrupts
-from kubemin.worker.loop import IDLE_SECONDS, Worker, _poll
+from kubemin.worker.loop import IDLE_SECONDS, Worker, poll_of
 from kubemin.worker.output import PythonOutput
 
 P = ParamSpec("P")
 
-SHORTEST_PAUSE: Final = 0.05  # seconds between tries while Redis does not answer
 BROKEN_TRIES: Final = 3  # of a request that Redis refuses with an error of its own: then this worker is replaced
 EMPTY_CLAIMS: Final = 3  # in a row, each with an entry: is this life still known?
 
@@ -83,7 +81,8 @@ class FleetWorker(Worker):
         self._waits_for = 1  # tasks at most
         self._stream = Stream()
         self._counts = Sender(reports, metered=bool(settings.http_addr))
-        self._pause_poll = _poll(interrupts.fd)
+        self._teller = Teller(store, self._counts)
+        self._outage = Outage(owner, settings.state_dir, writer, interrupts)
 
     def run(self) -> None:
         super().run()
@@ -178,7 +177,7 @@ class FleetWorker(Worker):
         self._stream.looked(len(claims or ()))
         if claims:
             self._accept(claims)
-            self._tell()
+            self._teller.tell()
 
     # --- idle ---------------------------------------------------------------------------------------------------------
 
@@ -210,7 +209,7 @@ class FleetWorker(Worker):
             self._cut_off("no reply came in time")
             return
         if self._wait_poll is None or self._wait_poll[0] != waiting:
-            self._wait_poll = waiting, _poll(waiting, self._tasks.fileno(), self._interrupts.fd)
+            self._wait_poll = waiting, poll_of(waiting, self._tasks.fileno(), self._interrupts.fd)
         ready = dict(self._wait_poll[1].poll(min(left, self._counts.left()) * 1000))
         if self._interrupts.fd in ready:
             self._interrupts.read()
@@ -238,7 +237,7 @@ class FleetWorker(Worker):
         if self._empty >= EMPTY_CLAIMS:
             self._see_whether_known()
         self._accept(claims)
-        self._tell()
+        self._teller.tell()
 
     def _claim(self, limit: int) -> list[Claim]:
         """What an unanswered request has claimed, else up to `limit` tasks."""
@@ -321,7 +320,7 @@ class FleetWorker(Worker):
         self._batch.ended(claim, outcome)
         faults.point("worker.noted")
         if self._batch.waiting and self._batch.over:
-            self._give_back(self._own_tickets())
+            self._give_back(self._batch.withdraw(self._tasks, self._put_off))
         if self._batch.due or self._takes_no_more:
             self._finish()
         self._counts.send()
@@ -329,7 +328,6 @@ class FleetWorker(Worker):
     def _finish(self) -> None:
         """Tell what has ended, and claim what is next: until the store has it, or until it is on disk."""
         outcomes = self._batch.results
-        outage = 0.0
         refusals = 0
         while True:
             try:
@@ -339,26 +337,24 @@ class FleetWorker(Worker):
                 self._stream.claimed(limit, len(claims))
                 break
             except StoreUnavailable as error:
-                outage = outage or self._outage_begins(outcomes, error)
+                self._outage.met(outcomes, error, self._done)
                 refusals += error.code in ("redis_error", "stale")
                 if refusals >= BROKEN_TRIES:
                     self._broken(error)
                     return
-                if not self._wait_for_store(outcomes):
+                if not self._outage.wait(self.store.client.retry_in()):
+                    if self._outage.keep(outcomes):
+                        self._batch.told()
                     return
             except Exception as error:  # what came cannot be made sense of: another life of this worker takes over
                 self._broken(error)
                 return
-        if outage:
-            seconds = round(clock.monotonic() - outage, 1)
-            log.info(
-                "the result was delivered after the outage", worker=self._slot, task=_tasks(outcomes), seconds=seconds
-            )
+        self._outage.is_over(outcomes)
         faults.point("worker.settled")
         self._batch.told()
         faults.point("worker.reported")
         self._accept(claims)
-        self._tell()
+        self._teller.tell()
 
     @property
     def _next_limit(self) -> int:
@@ -367,52 +363,15 @@ class FleetWorker(Worker):
             return 0
         return 0 if self._stream.gathers and self._batch.singles else self._batch.limit
 
-    def _outage_begins(self, outcomes: Sequence[Outcome], error: StoreUnavailable) -> float:
-        self._writer.idle(self._done)  # whoever kills it now does not do so under its task
-        log.warning(
-            "Redis cannot be reached; a result is kept", worker=self._slot, task=_tasks(outcomes), reason=str(error)
-        )
-        return clock.monotonic()
-
-    def _wait_for_store(self, outcomes: list[Outcome]) -> bool:
-        """False: told to end first; the result is on disk then."""
-        deadline = clock.monotonic() + max(self.store.client.retry_in(), SHORTEST_PAUSE)
-        while (left := deadline - clock.monotonic()) > 0 and not self._interrupts.stopping:
-            self._pause_poll.poll(left * 1000)
-            self._interrupts.read()
-        if not self._interrupts.stopping:
-            return True
-        try:
-            path = undelivered.keep(self._settings.state_dir, self._owner, outcomes)
-        except OSError as error:
-            log.error("a result could not be kept; its task is run again", task=_tasks(outcomes), reason=error.strerror)
-        else:
-            log.warning("a result is kept until Redis can be reached", task=_tasks(outcomes), file=path)
-            self._batch.told()
-        return False
-
     def _broken(self, error: Exception) -> None:
         log.exception("the store's answer makes no sense; the worker is replaced", error, worker=self._slot)
         self._replace_for = "the store's answer makes no sense"
-
-    def _tell(self) -> None:
-        changes = self.store.changes()
-        if not changes:
-            return
-        self._counts.note(changes)
-        tell(changes)
-        if not any(not change.step and change.state in FAILURES for change in changes):
-            return
-        try:
-            self.store.pay_calls()
-        except KubeminError as error:
-            log.warning("onFailure is left to the coordinators", reason=str(error))
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
         self._let_go()
-        self._give_back(self._own_tickets())
+        self._give_back(self._batch.withdraw(self._tasks, self._put_off))
         self._counts.send(at_once=True)
         self.store.close()
 
@@ -426,23 +385,6 @@ class FleetWorker(Worker):
         self._give_back(self._claims)
         self._claims.clear()
 
-    def _own_tickets(self) -> list[Claim]:
-        """Claims that this worker will not start: their tickets are taken out of the channel. What else is between them
-        comes when they are gone."""
-        claims: list[Claim] = []
-        while self._batch.waiting:
-            try:
-                packet = self._tasks.try_recv()
-            except (ValueError, EOFError, OSError):
-                break
-            if packet is None:
-                break
-            if packet[0] != TICKET_KIND:
-                self._put_off.append(packet)
-            elif (claim := self._batch.own(token_of(packet[1]))) is not None:
-                claims.append(claim)
-        return claims
-
     def _end_wait(self) -> None:
         assert self._overdue is not None
         other = Client(self.store.client.address, name=f"{self.store.client.name}-end")
@@ -451,12 +393,7 @@ class FleetWorker(Worker):
         finally:
             other.close()
         fd, left = self.store.client.fileno(), self._overdue - clock.monotonic()
-        if fd is None or not _poll(fd).poll(max(left, 0.0) * 1000):
+        if fd is None or not poll_of(fd).poll(max(left, 0.0) * 1000):
             self._cut_off("no reply came in time")
             return
         self._end_of_wait()
-
-
-def _tasks(outcomes: Sequence[Outcome]) -> str:
-    first = f"{outcomes[0].run}.{outcomes[0].idx}"
-    return first if len(outcomes) == 1 else f"{first} and {len(outcomes) - 1} more"
