@@ -91,7 +91,7 @@ class Campaign:
         self,
         backend: LeaseBackend,
         settings: LeaderElection,
-        epoch_floor: Callable[[], int | None],
+        epoch_floor: Callable[[], int],
         announcer: Announcer,
         *,
         identity: str | None = None,
@@ -203,13 +203,13 @@ class Campaign:
             log.exception("the election failed; trying on", exc)
             return self._settings.retry_period
 
-    def _bounded_floor(self) -> int | None:
+    def _bounded_floor(self) -> int:
         try:
             return self._calls.call(self._floor, REQUEST_TIMEOUT)
         except Unanswered:
             raise
         except Exception as exc:
-            raise Unanswered(f"the store does not say its highest epoch: {exc}") from exc
+            raise Unanswered(str(exc)) from exc
 
     def _tell_released(self, epoch: int) -> None:
         """Nothing depends on it: the others look by themselves, too."""

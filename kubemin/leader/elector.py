@@ -73,15 +73,15 @@ class Role(StrEnum):
 
 
 class Elector:
-    """`epoch_floor()` is the highest epoch that the store has accepted, None when it cannot say. It, `tell_released`
-    and the backend have to return on time by themselves (`bounded`)."""
+    """`epoch_floor()` is the highest epoch that the store has accepted; raises Unanswered. It, `tell_released` and the
+    backend have to return on time by themselves (`bounded`)."""
 
     def __init__(
         self,
         backend: LeaseBackend,
         identity: str,
         settings: LeaderElection,
-        epoch_floor: Callable[[], int | None],
+        epoch_floor: Callable[[], int],
         announcer: Announcer,
         *,
         may_campaign: Callable[[], None] = lambda: None,
@@ -190,10 +190,13 @@ class Elector:
 
     def _floor(self) -> int:
         self._stage = Stage.PERMISSION
-        self._may_campaign()
-        floor = self._epoch_floor()
-        if floor is None:
-            raise Unanswered(NO_FLOOR)
+        try:
+            self._may_campaign()
+            floor = self._epoch_floor()
+        except Interrupted:
+            raise
+        except Unanswered as exc:
+            raise Unanswered(f"{NO_FLOOR}: {exc}") from exc
         self._passed(Stage.PERMISSION)
         return floor
 

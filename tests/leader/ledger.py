@@ -18,7 +18,6 @@ from typing import Any
 
 from support.waiting import wait_until
 
-from kubemin.errors import StoreUnavailable
 from kubemin.store.redis import address as addresses
 from kubemin.store.redis.client import Client
 
@@ -51,11 +50,8 @@ class Ledger:
         text = json.dumps({"epoch": epoch, "holder": holder, **fields})
         return bool(self._redis.execute("EVAL", _EFFECT, 2, OFFICE, EFFECTS, epoch, holder, text, repeat=False))
 
-    def highest_epoch(self) -> int | None:
-        try:
-            return int(self._redis.execute("HGET", OFFICE, "epoch") or 0)
-        except StoreUnavailable:
-            return None
+    def highest_epoch(self) -> int:
+        return int(self._redis.execute("HGET", OFFICE, "epoch") or 0)
 
     def effects(self) -> list[dict[str, Any]]:
         return [json.loads(text) for text in self._redis.execute("LRANGE", EFFECTS, 0, -1)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from kubemin.config import LeaderElection
 from kubemin.leader.announcer import Announcer
-from kubemin.leader.elector import STAND_BACK, Elector, Role
-from kubemin.leader.lease.base import Claim, Conflict, LeaseRecord
+from kubemin.leader.elector import NO_FLOOR, STAND_BACK, Elector, Role
+from kubemin.leader.lease.base import Claim, Conflict, LeaseRecord, Unanswered
 
 SETTINGS = LeaderElection()
 
@@ -52,8 +54,8 @@ class Lease:
         return self.record
 
 
-def candidate(lease: Lease, floor: int | None = 0) -> Elector:
-    return Elector(lease, "me", SETTINGS, lambda: floor, Announcer("a", lease.place), now=lambda: lease.now)
+def candidate(lease: Lease, floor: Callable[[], int] = lambda: 0) -> Elector:
+    return Elector(lease, "me", SETTINGS, floor, Announcer("a", lease.place), now=lambda: lease.now)
 
 
 def leader(lease: Lease) -> Elector:
@@ -106,9 +108,14 @@ def test_another_transition_under_our_name_is_not_ours() -> None:
 
 def test_a_free_lease_is_left_alone_while_the_store_cannot_say_its_epoch() -> None:
     lease = Lease()
-    elector = candidate(lease, floor=None)
+
+    def away() -> int:
+        raise Unanswered("Redis is away")
+
+    elector = candidate(lease, away)
     elector.step()
     assert lease.record is None and not elector.term.valid()
+    assert elector.figures.outage == f"{NO_FLOOR}: Redis is away"
 
 
 def test_who_steps_down_lets_the_others_go_first() -> None:

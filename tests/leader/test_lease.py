@@ -106,7 +106,7 @@ def test_a_store_that_cannot_say_its_epoch_keeps_a_node_from_campaigning(
     fleet = start_fleet("a", api=api, started=False)
     fleet.redis.stop()
     fleet["a"].start()
-    fleet.wait_event("outage")
+    assert "the store cannot say its highest epoch" in fleet.wait_event("outage")["reason"]
     fleet.wait_event("follower")
     assert api.lease() is None
     fleet.redis.start()

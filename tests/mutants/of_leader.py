@@ -71,7 +71,7 @@ ELECTION = (
     Mutant(
         "a node campaigns although the store cannot say its epoch",
         "kubemin/leader/elector.py",
-        "            raise Unanswered(NO_FLOOR)",
+        '            raise Unanswered(f"{NO_FLOOR}: {exc}") from exc',
         "            floor = 0",
         (f"{ELECTOR}test_a_free_lease_is_left_alone_while_the_store_cannot_say_its_epoch",),
     ),
