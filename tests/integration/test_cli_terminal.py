@@ -30,6 +30,7 @@ class Terminal:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell that runs the tests in the background has it ignored
             os.execve(program("kubeminctl"), ["kubeminctl", *argv], environ | {"TERM": "xterm"})
         self.before = termios.tcgetattr(self._fd)
 
