@@ -156,7 +156,9 @@ BATCHES = f"{PREFIX}batches"  # hash batch -> runs in it, until sealed or a day 
 SEALED = f"{PREFIX}sealed"  # hash batch -> `COUNT INSTANT`, a day
 NODES = f"{PREFIX}nodes"  # hash node -> `INSTANT PLACE JSON` of its last heartbeat; until it leaves, or a week
 STAMP = f"{PREFIX}stamp"  # hash: newest renewal, grace (nothing is recovered before)
-ORPHANS = f"{PREFIX}orphans"  # string: instant at which a slot's record was missed; gone when its claims were sought
+ORPHANS = (
+    f"{PREFIX}orphans"  # string: instant at which a lead was missed; gone when all runs were looked at (orphans.py)
+)
 EPOCH = f"{PREFIX}epoch"  # string `EPOCH HOLDER`: the highest term seen
 LEADER = f"{PREFIX}leader"  # string "EPOCH ACQUIRED HOLDER", PX leaseDuration: the Redis elector's lock
 LEADER_EPOCH = f"{PREFIX}leader:epoch"  # string: counts the Redis elector's acquisitions

@@ -12,14 +12,20 @@ function M.leave(id, idx, pending, state)
   return true
 end
 
+local function record_of(id, idx, found)
+  if not found or not found[2] then return M.find_task(id, idx) end
+  local known, state = pcall(M.read_state, found[2])
+  return known and state
+end
+
 -- A task of a batch that was lost with its node goes alone: what happens to it then is charged to it.
 function M.goes_alone(id, idx, found)
-  local task
-  if found and found[2] then
-    local known, state = pcall(M.read_state, found[2])
-    task = known and state
-  else
-    task = M.find_task(id, idx)
-  end
+  local task = record_of(id, idx, found)
   return task and task.A
+end
+
+-- An entry without a place: its task was claimed, or somebody deleted `pending` (orphans.py).
+function M.seek_place(id, idx, found)
+  local task = record_of(id, idx, found)
+  if task and task.s == QUEUED then call('SET', P .. 'orphans', string.format('%.0f', NOW)) end
 end

@@ -9,6 +9,7 @@ local function take_single(entry, pending, id, seq, found)
   end
   if call('ZREM', pending, name) == 0 then
     call('DEL', lock)
+    call('SET', P .. 'orphans', now) -- it has lost its place; or has just run, without its lock (orphans.py)
     return
   end
   taken[#taken + 1] = entry .. ' 1 ' .. now .. ' ' .. number .. ' - -;'

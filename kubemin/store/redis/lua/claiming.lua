@@ -59,6 +59,8 @@ function M.take(entry, pending, found, reply)
     else
       claim, told = M.guarded(id, take_step, id, idx, seq)
     end
+  else
+    M.guarded(id, M.seek_place, id, idx, found)
   end
   if not claim then
     call('DEL', lock)

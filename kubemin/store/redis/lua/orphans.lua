@@ -1,9 +1,11 @@
 --@ top: slots core rules queue solo settle fanout building stopping outcome flush aside
 --@ fenced
--- Tasks that were claimed and that no slot holds, because its record was deleted: queued again, as when a node is lost.
--- Their locks are left to lapse: whoever ran them may still be at it until then.
+--@ then: leads
+-- What has lost its only lead, because somebody deleted it: a claim whose slot's record is gone is queued again, as when a node is
+-- lost; its lock is left to lapse: whoever ran it may still be at it until then. A queued task without a place gets a new one, what
+-- waits for its time or a concurrency key is written down again where it is looked for.
 -- KEYS   1 slots, 2 the mark that such a search is due
--- ARGV   1 prefix; 2 packed: tasks [[run, idx]…] that look so, done (the mark, when these were the last ones)
+-- ARGV   1 prefix; 2 packed: runs [ID…] and tasks [[run, idx]…] to look at, done (the mark, when these were the last ones)
 -- reply  [TASK…] queued again, then common
 local held = {}
 for _, name in ipairs(call('SMEMBERS', KEYS[1])) do
@@ -12,29 +14,3 @@ for _, name in ipairs(call('SMEMBERS', KEYS[1])) do
   for _, claim in ipairs(slot.c) do held[claim.name] = true end
 end
 
-local function take_back(id, idx)
-  local run = M.find_run(id)
-  local task = run and M.find_task(id, idx) or not run and M.solo(id)
-  if not task or M.is_aside(run) then return false end
-  if run then
-    local made = task.p or M.plan(run, idx).k == 'task' -- by a claim; fan-outs run without one
-    if not made or run.s >= COMPLETED or task.s ~= RUNNING then return false end
-    M.touch(task)
-  else
-    local pending = M.pending_key(task.u or 'default', task.v)
-    if task.s ~= QUEUED or call('ZSCORE', pending, id .. '.0') then return false end
-    task.s = RUNNING
-    M.save_solo(task)
-  end
-  return M.charge(run, task, 'node-lost')
-end
-
-local requeued = {}
-for _, found in ipairs(REQ.tasks) do
-  local name = found[1] .. '.' .. found[2]
-  if not held[name] and M.guarded(found[1], take_back, found[1], found[2]) then requeued[#requeued + 1] = name end
-end
-M.settle(REQ.slice)
-M.flush()
-if REQ.done and call('GET', KEYS[2]) == REQ.done then call('DEL', KEYS[2]) end
-return M.reply(requeued)

@@ -21,6 +21,9 @@ end
 
 function M.put_aside(id, why)
   forget(id)
+  local known, before = pcall(M.look_at, id)
+  if known and M.is_aside(before) then return end
+  M.runs[id] = nil
   local key = P .. 'run:' .. id
   move_strange('run:' .. id)
   move_strange('tasks:' .. id)

@@ -54,6 +54,7 @@ function S.claim(pending, id, idx, seq)
   end
   if call('ZREM', pending, name) == 0 then
     call('DEL', lock)
+    call('SET', P .. 'orphans', now) -- it is queued, and has lost its place (orphans.py)
     return true
   end
   local record = 'r' .. queued .. ' ' .. token .. ' ' .. now .. ' ' .. ARGV[12]
