@@ -44,6 +44,17 @@ def test_the_more_come_the_longer_it_sleeps_up_to_a_limit(flowing: Stream) -> No
     assert slept == [1, 2, 3, MOST_MILLIS]
 
 
+def test_in_vain_it_looks_less_often(flowing: Stream) -> None:
+    flowing.claimed(64, 1)
+    slept = []
+    for _ in range(4):
+        slept.append(flowing.millis)
+        flowing.looked(0)
+    assert slept == [1, 2, 4, MOST_MILLIS]
+    flowing.claimed(64, 1)
+    assert flowing.millis == 1
+
+
 def test_a_backlog_is_taken_as_it_stands(flowing: Stream) -> None:
     flowing.claimed(64, 64)
     assert flowing.flows

@@ -51,5 +51,7 @@ class Stream:
             self._millis = min(found, MOST_MILLIS)
 
     def looked(self, found: int) -> None:
-        """After a sleep."""
+        """After a sleep. Where other workers take the stream's tasks, this one looks less often."""
         self._looks = LOOKS if found else self._looks - 1
+        if not found:
+            self._millis = min(2 * self._millis, MOST_MILLIS)
