@@ -52,7 +52,8 @@ def settings_in_force(config: str | None = None) -> Settings:
 def examine(
     config: str | None = None, flags: Mapping[str, str] = {}, environ: Mapping[str, str] = os.environ
 ) -> tuple[Settings, Invalid | None]:
-    """The settings as far as they are right, and what is wrong: for whoever has more to check with them."""
+    """The settings, with defaults in place of values that are wrong, and all that is wrong with them. For callers that
+    have more to check before they raise it."""
     path = config_path(config, environ)
     named = bool(config or environ.get("KUBEMIN_CONFIG"))
     try:
@@ -73,7 +74,8 @@ def examine(
 def _sort_in(
     found: list[Problem], in_file: Mapping[str, int | None], problems: list[Problem], elsewhere: list[Problem]
 ) -> None:
-    """Broken rules are the file's, with their line, where the file's value is in force."""
+    """Put each broken rule that was `found` where its value comes from: among the `problems` of the file, with its
+    line, or `elsewhere`."""
     for problem in found:
         if problem.field in in_file:
             problems.append(msgspec.structs.replace(problem, line=in_file[problem.field]))
@@ -104,7 +106,7 @@ def _invalid(in_file: list[Problem], elsewhere: list[Problem], path: str) -> Inv
 
 
 def name_file(problem: Problem, path: str) -> Problem:
-    """The same with the file in its message, for lists of problems of several sources."""
+    """The same problem with the file in its message: for a list whose problems come from several sources."""
     return msgspec.structs.replace(problem, message=f"{problem.message} (in {path})")
 
 

@@ -59,7 +59,8 @@ def _position(problem: Problem) -> tuple[bool, int]:
 
 
 def _when(step: Step, group: When) -> When:
-    """What an `always` group is there for is done by its members: they start in a stopped run, too."""
+    """The `when` of a step; of one that says none, by its group's: members of an `always` group start in a stopped run,
+    too, for they do what the group is there for."""
     if step.when is not None:
         return step.when
     return When.CLEANUP if group in STARTS_IN_STOPPED_RUN else When.SUCCESS

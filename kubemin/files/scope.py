@@ -117,8 +117,8 @@ def check_param(reference: Reference, params: Mapping[str, Any], at: str, checks
 def _not_reached(needs: Sequence[Sequence[int]], pairs: set[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Those (user, target) whose target is no ancestor of the user.
 
-    One pass over the nodes for each block of targets, and only over those between the first target and the last user:
-    as fast as a search from each user is not, when 100,000 steps read each other.
+    One pass over the nodes for each block of targets, and only over those between the first target and the last user.
+    A search from each user would be far too slow when 100,000 steps read each other.
     """
     users: dict[int, list[int]] = {}
     for user, target in pairs:

@@ -52,10 +52,10 @@ _GROUP_FAILED = End(TaskState.FAILED, Cause.GROUP)
 def passes(
     state: TaskState, cause: str | None, heard: int, *, soft: bool = False, gate: bool = False, member: bool = False
 ) -> int:
-    """What a node that ended so, having `heard` that from its own needs, passes on along one edge.
+    """The bits that an ended node passes on along one edge.
 
-    `soft`: the edge only orders. `gate`: the edge is from a group's gate to its own join. `member`: it is from a
-    group's gate into the group.
+    `state` and `cause` are how it ended, `heard` the bits that it had from its own needs. `soft`: the edge only orders.
+    `gate`: the edge is from a group's gate to its own join. `member`: it is from a group's gate into the group.
     """
     told = heard & (TAINTED | OUTSIDE)
     if state is TaskState.COMPLETED:
@@ -72,7 +72,7 @@ def passes(
 
 
 def decide(when: When, heard: int, stopped: Cause | None = None) -> End | None:
-    """A gate, task or fan-out whose needs have all ended: None, it starts; else how it ends instead.
+    """What becomes of a gate, task or fan-out whose needs have all ended. None: it starts; an End: so it ends at once.
 
     `stopped`: the run is being cancelled, replaced or has timed out.
     """
@@ -137,7 +137,7 @@ def backoff(retry: Retry, used: int, spread: float = 0.0) -> float:
 def after_attempt(
     state: TaskState, cause: Cause | None, used: int, retry: Retry | None, *, stopped: bool = False, spread: float = 0.0
 ) -> End | Again:
-    """What an attempt's end becomes; `used`: attempts used up before it."""
+    """What follows an attempt: the end of its task, or another attempt. `used`: attempts used up before this one."""
     used += 1
     if (
         retry is None

@@ -58,7 +58,8 @@ class Step(msgspec.Struct):
 
 
 def storable(text: str) -> str:
-    """As Unicode: what an exception says may hold half surrogate pairs, as names of files that are not UTF-8 do."""
+    """Text that every store takes. What an exception says may hold half surrogate pairs, as file names that are not
+    UTF-8 do: they become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -14,8 +14,8 @@ _EMPTY = sys.getsizeof(b"")
 
 
 def filling() -> list[bytes]:
-    """Objects that take up every hole; to be kept for as long as children are forked. None where another allocator
-    (PYTHONMALLOC) hands out no rows."""
+    """Objects that take up every hole, to be kept for as long as children are forked. An empty list where another
+    allocator (PYTHONMALLOC) is in use, which does not hand out neighbours one after the other."""
     filled: list[bytes] = []
     for size in range(_EMPTY // _STEP * _STEP + _STEP, _LARGEST + _STEP, _STEP):
         if not _fill(filled, size):

@@ -149,7 +149,8 @@ class Executor:
         return Ended(TaskState.FAILED, Cause.CORRUPT, message[:500]), None
 
     def _before(self, claim: Claim) -> Ended | None:
-        """What has come for a task before it started."""
+        """How a task ends that was cancelled, or whose worker was told to stop, before it could start. None: it
+        starts."""
         if self._interrupts.draining:
             return _DRAINED
         cause = self._interrupts.known(claim.token)

@@ -214,7 +214,8 @@ class Worker:
     # --- waiting ------------------------------------------------------------------------------------------------------
 
     def _rest(self) -> None:
-        """Nothing to do: wait. A last look at what was done is taken when nothing comes at once."""
+        """Nothing to do: wait for a packet or a signal. When none comes at once, there is time to look at what the last
+        tasks have left."""
         if self._done != self._rested_at:
             self._become_idle()
         patience = IDLE_SECONDS if self._looked_at == self._done else LAST_LOOK_SECONDS
