@@ -8,8 +8,9 @@ from kubemin.store.codec import COMPLETED, RUN_STATES, STOPPING
 from kubemin.store.obstacles import Position, Record, RunObstacles, of_single
 from kubemin.store.plans import Plan
 from kubemin.store.redis import keys
-from kubemin.store.redis.reading import Found, Reads, Tasks, extra_of
+from kubemin.store.redis.reading import Reads
 from kubemin.store.redis.records import RunRecord, TaskRecord
+from kubemin.store.redis.views import Found, Tasks, extra_of
 
 
 def obstacles(reads: Reads, run: str, step: str | None) -> Obstacles:

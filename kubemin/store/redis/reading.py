@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from kubemin.clock import SECOND, rfc3339
+from kubemin.clock import SECOND
 from kubemin.errors import NotFound
-from kubemin.model import transitions as rules
-from kubemin.model.records import Definition, RunView, TaskView
-from kubemin.model.states import Cause, Kind, RunState
+from kubemin.model.records import Definition, RunView
+from kubemin.model.states import Cause, RunState
 from kubemin.store import staged
 from kubemin.store.base import QueueView, RunFilter, WorkflowView
 from kubemin.store.codec import (
     COMPLETED,
     RUN_STATES,
-    RUNNING,
-    STATES,
-    Detail,
-    Extra,
-    decode,
-    decode_detail,
-    decode_extra,
     label_of,
 )
-from kubemin.store.inputs import join_outputs
 from kubemin.store.plans import CorruptDefinition, Plan
 from kubemin.store.redis import keys
 from kubemin.store.redis.intake import Intake
@@ -41,33 +32,32 @@ from kubemin.store.redis.records import (
     read_run,
     read_schedule,
     read_state,
-    unpack_tails,
-    unpack_task,
 )
 from kubemin.store.redis.replies import unpack_folded
 from kubemin.store.redis.session import Session
-from kubemin.store.views import has_params, usage_view, workflow_view
+from kubemin.store.redis.views import (
+    Found,
+    contents_of,
+    fill_claim,
+    graph_tasks,
+    joined_output,
+    matches,
+    outputs_of,
+    pairs,
+    readable_tasks,
+    run_view,
+    solo_run,
+    solo_state,
+    tails_of,
+    task_view,
+    tasks_of,
+    value_of,
+)
+from kubemin.store.views import workflow_view
 
 AT_ONCE = 500  # runs or tasks in one call
 MOST = 2000  # tasks of one run that are read in one snapshot
 SMALL, FEW = 200, 50  # runs of so many tasks are read together, so many in one call
-
-Tasks = dict[int, TaskRecord]
-
-
-class Found(msgspec.Struct):
-    """What one `view` of a run brought."""
-
-    run: RunRecord | None
-    solo: TaskRecord | None
-    work: bytes
-    extra: bytes | None
-    params: bytes
-    output: bytes | None
-    tasks: Tasks
-    outputs: dict[int, bytes]
-    tails: dict[int, list[str]]
-    place: str = ""
 
 
 class Reads:
@@ -88,13 +78,13 @@ class Reads:
         known = self.s.version
         found = Found(
             None if record is None else read_run(record, known, run),
-            None if state is None else _solo(state, known, run), work or b"", extra, params or b"{}", output,
-            {}, {}, dict(_tails(_pairs(tails))), place.decode(),
+            None if state is None else solo_state(state, known, run), work or b"", extra, params or b"{}", output,
+            {}, {}, dict(tails_of(pairs(tails))), place.decode(),
         )  # fmt: skip
         if tasks is None and found.run is not None:
             self._page(run, found, found.run.nx)
         else:
-            found.tasks, found.outputs = _tasks(tasks), _outputs(outputs)
+            found.tasks, found.outputs = tasks_of(tasks), outputs_of(outputs)
         return found
 
     def _page(self, run: str, found: Found, most: int) -> None:
@@ -103,8 +93,8 @@ class Reads:
             tasks, outputs, tails = self.s.client.pipeline(
                 [("HMGET", key, *some) for key in (keys.tasks(run), keys.outputs(run), keys.tails(run))]
             )
-            found.tails.update(_tails((idx, raw) for idx, raw in zip(some, tails, strict=True) if raw))
-            found.tasks.update(_readable((idx, raw) for idx, raw in zip(some, tasks, strict=True) if raw))
+            found.tails.update(tails_of((idx, raw) for idx, raw in zip(some, tails, strict=True) if raw))
+            found.tasks.update(readable_tasks((idx, raw) for idx, raw in zip(some, tasks, strict=True) if raw))
             found.outputs.update({idx: raw for idx, raw in zip(some, outputs, strict=True) if raw})
 
     def run(self, run: str) -> RunView:
@@ -134,7 +124,7 @@ class Reads:
         task = found.solo or TaskRecord()
         label = label_of(found.work, found.extra)
         view = solo_run(run, label, task, found.extra, found.place)
-        _fill_claim(task, found.place)
+        fill_claim(task, found.place)
         view.tasks = [task_view(run, 0, task, label, found.output, found.tails.get(0))]
         return view
 
@@ -142,7 +132,7 @@ class Reads:
 
     def runs(self, where: RunFilter) -> list[RunView]:
         waiting = staged.runs(self.intake.sealed_parts(), where)
-        unpacked = (view for ids in self._pages() for view in self._views(ids) if _matches(view, where))
+        unpacked = (view for ids in self._pages() for view in self._views(ids) if matches(view, where))
         found: dict[str, RunView] = {}  # a part that is being unpacked is still there
         for view in heapq.merge(unpacked, waiting, key=attrgetter("id"), reverse=True):
             found.setdefault(view.id, view)
@@ -197,7 +187,7 @@ class Reads:
                     outputs[run] = self._graph_outputs(found[run])
                 elif state is not None:
                     done = output is not None and read_state(state, self.s.version, run).s == COMPLETED
-                    outputs[run] = {label_of(work or b"", extra): _value(output)} if done else {}
+                    outputs[run] = {label_of(work or b"", extra): value_of(output)} if done else {}
         return outputs
 
     def _contents(self, kept: dict[str, list[bytes]]) -> dict[str, Found | None]:
@@ -206,14 +196,14 @@ class Reads:
         found: dict[str, Found | None] = {run: self.look(run) for run, each in known.items() if each.nx > SMALL}
         for run, (folded, _) in kept.items():
             if folded is not None and (texts := unpack_folded(folded)) is not None:
-                found[run] = _contents_of(known[run], *texts)
+                found[run] = contents_of(known[run], *texts)
         small = [run for run in known if run not in found]
         for at in range(0, len(small), FEW):
             some = small[at : at + FEW]
             names = [name for run in some for name in (keys.tasks(run), keys.outputs(run))]
             raws = self.s.client.pipeline([("HGETALL", name) for name in names])
             for run, tasks, outputs in zip(some, raws[::2], raws[1::2], strict=True):
-                found[run] = _contents_of(known[run], tasks, outputs)
+                found[run] = contents_of(known[run], tasks, outputs)
         return found
 
     def _graph_outputs(self, found: Found | None) -> dict[str, Any]:
@@ -228,9 +218,9 @@ class Reads:
             if task is None or task.s != COMPLETED:
                 continue
             if task.b is not None:
-                outputs[node.step] = _value(_joined(found, task))
+                outputs[node.step] = value_of(joined_output(found, task))
             elif idx in found.outputs:
-                outputs[node.step] = _value(found.outputs[idx])
+                outputs[node.step] = value_of(found.outputs[idx])
         return outputs
 
     # --- queues and definitions --------------------------------------------------------------------------------------
@@ -244,7 +234,7 @@ class Reads:
             name, _, version = each.decode().rpartition("@")
             versions.setdefault(name, []).append(int(version))
         waiting = staged.lengths(self.intake.sealed_parts(), self.s.now())
-        waiting.update({name.decode(): max(int(count), 0) for name, count in _pairs(backlog)})
+        waiting.update({name.decode(): max(int(count), 0) for name, count in pairs(backlog)})
         for name in waiting:
             versions.setdefault(name, [])
         halted = {name.decode() for name in paused}
@@ -274,7 +264,7 @@ class Reads:
     def workflows(self) -> list[WorkflowView]:
         raw = self.s.client.execute("HGETALL", keys.WORKFLOWS)
         views = []
-        for name, packed in sorted(_pairs(raw)):
+        for name, packed in sorted(pairs(raw)):
             try:
                 known = read_schedule(packed, self.s.version, name.decode())
                 plan = self.s.plans.find(known.h)
@@ -290,145 +280,3 @@ class Reads:
         if raw is None:
             return self.s.definition(name_or_hash)
         return self.s.definition(read_schedule(raw, self.s.version, name_or_hash).h, name_or_hash)
-
-
-# --- views -----------------------------------------------------------------------------------------------------------
-
-
-def _readable(raws: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, TaskRecord]]:
-    for idx, raw in raws:
-        try:
-            yield idx, unpack_task(raw)
-        except msgspec.DecodeError:  # its run is put aside when somebody comes to it
-            continue
-
-
-def _tasks(flat: Any) -> Tasks:
-    return dict(_readable((int(idx), body) for idx, body in _pairs(flat) if idx.isdigit()))
-
-
-def _contents_of(record: RunRecord, tasks: Any, outputs: Any) -> Found:
-    return Found(record, None, b"", None, b"", None, _tasks(tasks), _outputs(outputs), {})
-
-
-def _outputs(flat: Any) -> dict[int, bytes]:
-    return {int(idx): body for idx, body in _pairs(flat)}
-
-
-def _tails(raws: Iterable[tuple[int | bytes, bytes]]) -> Iterator[tuple[int, list[str]]]:
-    for idx, raw in raws:
-        try:
-            yield int(idx), unpack_tails(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):  # somebody spoilt it; the run is shown without
-            continue
-
-
-def _value(output: bytes) -> Any:
-    try:
-        return decode(output)
-    except msgspec.DecodeError:
-        return None
-
-
-def _solo(state: bytes, known: int, run: str) -> TaskRecord:
-    try:
-        return read_state(state, known, run)
-    except Spoilt:  # put aside when a worker comes to it
-        return TaskRecord(s=RUNNING)
-
-
-def _pairs(flat: Any) -> Iterator[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True) if flat else iter(())
-
-
-def run_view(run: str, record: RunRecord, params: bytes) -> RunView:
-    return RunView(
-        id=run, workflow=record.W, status=RUN_STATES[record.s], cause=record.c if record.s > COMPLETED else None,
-        params=decode(params), key=record.ky, round=record.R, submitted_at=rfc3339(record.S),
-        start_at=rfc3339(record.sa), scheduled_at=rfc3339(record.sc), started_at=rfc3339(record.B),
-        finished_at=rfc3339(record.E),
-    )  # fmt: skip
-
-
-def solo_run(run: str, label: str, task: TaskRecord, extra: bytes | None, place: str) -> RunView:
-    more = extra_of(extra)
-    claimed = task.k > 0 or place.startswith("lock ")
-    return RunView(
-        id=run, workflow=label, status=rules.run_state(STATES[task.s], claimed=claimed),
-        cause=task.c if task.s > COMPLETED else None, key=more.key, round=task.R,
-        submitted_at=rfc3339(task.S or task.Q), start_at=rfc3339(more.start_at), started_at=rfc3339(task.B),
-        finished_at=rfc3339(task.E),
-    )  # fmt: skip
-
-
-def extra_of(extra: bytes | None) -> Extra:
-    try:
-        return decode_extra(extra) if extra else Extra()
-    except msgspec.DecodeError:
-        return Extra()
-
-
-def _fill_claim(task: TaskRecord, place: str) -> None:
-    """A single task that runs: who has it is said by its lock (gone for a while after an outage)."""
-    if not place.startswith("lock "):
-        return
-    told = dict(word.partition("=")[::2] for word in place.split()[1:])
-    task.s = RUNNING
-    task.k = int(told.get("token") or task.k)
-    if "node" in told:
-        task.w = f"{told['node']}|{told.get('worker', '0')}"
-
-
-def graph_tasks(run: str, plan: Plan, found: Found) -> list[TaskView]:
-    """In graph order, the children of a fan-out after it; gates are hidden, and children of an earlier round too."""
-    views: list[TaskView] = []
-    for idx, node in enumerate(plan.nodes):
-        task = found.tasks.get(idx)
-        if task is None or node.kind is Kind.GATE:
-            continue
-        output = _joined(found, task) if task.b is not None else found.outputs.get(idx)
-        views.append(task_view(run, idx, task, node.step, output, found.tails.get(idx)))
-        for item in range(task.m or 0) if task.b is not None else ():
-            at = (task.b or 0) + item
-            if (child := found.tasks.get(at)) is not None:
-                step = f"{node.step}[{child.i}]"
-                views.append(task_view(run, at, child, step, found.outputs.get(at), found.tails.get(at)))
-    return views
-
-
-def _joined(found: Found, task: TaskRecord) -> bytes:
-    base, total = task.b or 0, task.N or 0
-    children = ((idx, found.tasks.get(idx)) for idx in range(base, base + total))
-    done = {idx: found.outputs.get(idx) for idx, child in children if child is not None and child.s == COMPLETED}
-    return join_outputs(done, base, total)
-
-
-def task_view(
-    run: str, idx: int, task: TaskRecord, step: str, output: bytes | None, tails: list[str] | None
-) -> TaskView:
-    more = decode_detail(task.D) if task.D else Detail()
-    node, _, worker = (task.w or "").partition("|")
-    held = task.s == RUNNING and task.w is not None
-    return TaskView(
-        id=f"{run}.{idx}", step=step, status=STATES[task.s], cause=task.c, message=more.message or None,
-        attempt=task.a + held, token=task.k, node=node or None, worker=int(worker) if worker else None,
-        exit_code=more.exit_code, signal=more.signal, queued_at=rfc3339(task.Q), started_at=rfc3339(task.B),
-        finished_at=rfc3339(task.E), due_at=rfc3339(task.d),
-        output=_value(output) if output and task.s == COMPLETED else None, stdout_tail=tails[0] if tails else "",
-        stderr_tail=tails[1] if tails else "",
-        usage=usage_view(more),
-        unenforced=list(more.unenforced),
-    )  # fmt: skip
-
-
-def _matches(view: RunView, where: RunFilter) -> bool:
-    submitted = view.submitted_at or ""
-    since, until = rfc3339(where.since), rfc3339(where.until)
-    return (
-        (where.status is None or view.status is where.status)
-        and (where.workflow is None or view.workflow == where.workflow)
-        and (where.key is None or view.key == where.key)
-        and (since is None or submitted >= since)
-        and (until is None or submitted <= until)
-        and has_params(view, where.params)
-    )
