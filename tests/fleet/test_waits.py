@@ -62,6 +62,7 @@ def test_a_waiting_worker_gets_what_a_finish_made_ready(server: Server, store: N
 
 def test_each_of_two_that_wait_gets_one(server: Server, store: NodeStore) -> None:
     """Both entries are popped before the first claim runs."""
+    take(store, 1, queues=("none",))
     others = [another(server), another(server)]
     owners = [ALICE, BOB]
     for other, owner in zip(others, owners, strict=True):
@@ -77,6 +78,7 @@ def test_each_of_two_that_wait_gets_one(server: Server, store: NodeStore) -> Non
 
 
 def test_a_wait_takes_over_what_a_dead_one_popped(store: NodeStore) -> None:
+    take(store, 1, queues=("none",))
     runs = accept(store, single(), single())
     store.client.execute("LPOP", keys.queue("default"))
     assert [claim.run for claim in waited(store)] == runs[:1]
@@ -94,6 +96,7 @@ def test_a_wait_takes_nothing_of_a_paused_queue(store: NodeStore, monkeypatch: p
 
 
 def test_what_is_no_task_does_not_keep_a_wait_from_what_it_popped(store: NodeStore) -> None:
+    take(store, 1, queues=("none",))  # the server knows the script
     run = accept(store, single())[0]
     store.client.execute("ZADD", keys.pending("default"), 0, "nonsense")
     assert [claim.run for claim in waited(store)] == [run]
