@@ -10,10 +10,12 @@ local function shown_step(run, task, name)
   }
 end
 
--- The number of its place, which no other task has; a new one where it had that before and gave it back.
+-- The number of its place, which no other task has; a new one where it had that before and gave it back, or a higher one: the counter
+-- goes back when a fail-over loses writes.
 local function token_of(seq, task)
-  if seq > (task.k or -1) then return seq end
-  return call('INCR', P .. 'seq')
+  local before = task.k or -1
+  if seq > before then return seq end
+  return max(call('INCR', P .. 'seq'), before + 1)
 end
 
 local function take_solo(id, seq, found)

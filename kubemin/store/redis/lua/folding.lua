@@ -3,17 +3,17 @@
 -- unfolding.lua reads it.
 local folding_left = 1000000 -- bytes that one call reads for it
 
--- Of a run that has ended, with nothing of it in anybody's hands. Nil: it stays as it is.
+-- Of a run that has ended, with nothing of it in anybody's hands.
 local function fold(id, nodes)
   local tasks, outputs = P .. 'tasks:' .. id, P .. 'out:' .. id
   call('HDEL', tasks, 'h', 'i') -- what its claims and ends went by
-  if nodes > 8 or folding_left <= 0 then return nil end
+  if nodes > 8 or folding_left <= 0 then return end
   local records, texts, size = call('HGETALL', tasks), redis.pcall('HGETALL', outputs), 0
-  if not records[1] or texts.err then return nil end
+  if not records[1] or texts.err then return end
   for n = 2, #records, 2 do size = size + #records[n] end
   for n = 2, #texts, 2 do size = size + #texts[n] end
   folding_left = folding_left - size
-  if size > 32768 then return nil end
+  if size > 32768 then return end
+  call('HSET', P .. 'run:' .. id, 't', cmsgpack.pack({ records, texts }))
   call('DEL', tasks, outputs)
-  return cmsgpack.pack({ records, texts })
 end

@@ -40,9 +40,12 @@ for n = 1, #KEYS - 1 do
     if cause then stops[#stops + 1] = { n, claim.id, claim.idx, token, cause } end
   end
 end
-local fenced = {}
+local fenced, highest = {}, 0
 for n, held in ipairs(REQ.held) do
   local name = held[1] .. ' ' .. held[2] .. '.' .. held[3] .. ' ' .. string.format('%.0f', held[4])
   if not tokens[name] then fenced[#fenced + 1] = n end
+  highest = math.max(highest, held[4])
 end
+-- The counter went back with writes that a fail-over lost: no number that runs somewhere is given out again.
+if tonumber(call('GET', P .. 'seq') or '0') < highest then call('SET', P .. 'seq', string.format('%.0f', highest)) end
 return { fenced, stops, again }

@@ -14,7 +14,8 @@ local function write_run(run)
   if record then
     if record.dl then call('ZREM', P .. 'deadlines', run.id) end
     record.s, record.E, record.dl, record.l, record.x = COMPLETED, tonumber(now), nil, 0, nil
-    save(run.id, record, 'finished', fold(run.id, record.nx))
+    save(run.id, record, 'finished')
+    fold(run.id, record.nx)
     ends[#ends + 1] = run.id
   end
 end
@@ -31,7 +32,9 @@ local function turn_of(record, seq)
   local queued = match(record, '^q(%d+)$')
   if queued then return queued, seq end
   local since, token = match(record, '^g(%d+) (%d+)$')
-  if since and tonumber(seq) <= tonumber(token) then seq = string.format('%d', call('INCR', P .. 'seq')) end
+  if since and tonumber(seq) <= tonumber(token) then
+    seq = string.format('%.0f', math.max(call('INCR', P .. 'seq'), token + 1))
+  end
   return since, seq
 end
 

@@ -17,12 +17,8 @@ local function plain_run(id, state)
   return fits and (state == WAITING or not run.ck) and run or nil -- who holds a concurrency key hands it over at its end
 end
 
-local function save(id, run, event, folded)
-  if folded then
-    call('HSET', P .. 'run:' .. id, 'r', pack_run(run), 't', folded)
-  else
-    call('HSET', P .. 'run:' .. id, 'r', pack_run(run))
-  end
+local function save(id, run, event)
+  call('HSET', P .. 'run:' .. id, 'r', pack_run(run))
   local state = event == 'started' and 'running' or 'completed'
   events[#events + 1] = cjson.encode({ event, id, run.W, -1, -1, -1, state, '', 0, '', run.d, 0, -1 })
 end

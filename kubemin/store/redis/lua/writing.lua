@@ -31,14 +31,13 @@ local function write_runs()
   for _, run in ipairs(M.dirtied) do
     local id = run.id
     run.id, run.zz = nil, nil
-    local folded
     if run.s >= COMPLETED and not M.is_aside(run) then
-      run.x, folded = nil, fold(id, run.nx)
+      run.x = nil
+      fold(id, run.nx)
     elseif run.x then
       write_live(id, run)
     end
     call('HSET', P .. 'run:' .. id, 'r', pack_run(run))
-    if folded then call('HSET', P .. 'run:' .. id, 't', folded) end
     run.id = id
   end
   M.dirtied = {}
