@@ -98,8 +98,9 @@ class NoRoom(StoreUnavailable):
 
 def unwritable(message: str, cause: OSError) -> StoreUnavailable:
     """For what a daemon cannot do without: fatal, but for a disk (or a quota) that is full."""
-    text = f"{message}: {cause.strerror}"
-    return NoRoom(text) if cause.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable(text, fatal=True)
+    if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoRoom(f"{message}: no space left on the device; free some, and work goes on by itself")
+    return StoreUnavailable(f"{message}: {cause.strerror}", fatal=True)
 
 
 class NotDurable(StoreUnavailable):

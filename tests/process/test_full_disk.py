@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import Daemon, wait_until
+from support.redis_server import Server
 
 SIZE = "4m"
 WAITING = "waiting for room on the disk"
@@ -61,6 +62,19 @@ def test_a_daemon_waits_for_room_on_its_disk(daemon: Daemon, before: str) -> Non
         daemon.client.enqueue("time:sleep", 0)
         daemon.stop()
         accepted = 1
+    waits_for_room(daemon)
+    assert len(daemon.client.runs()) == accepted
+
+
+def test_so_does_a_node_of_a_fleet(daemon: Daemon) -> None:
+    with Server() as server:
+        daemon.configure(maxWorkers=1, redisAddr=server.address)
+        waits_for_room(daemon)
+        assert daemon.client.runs() == [] and "Redis cannot be used" not in daemon.log
+        assert daemon.stop() == 0
+
+
+def waits_for_room(daemon: Daemon) -> None:
     filler = fill(daemon.state)
     daemon.start(ready=False)
     first = starts(daemon)
@@ -76,4 +90,3 @@ def test_a_daemon_waits_for_room_on_its_disk(daemon: Daemon, before: str) -> Non
     filler.unlink()
     daemon.wait_ready()
     assert "problem" not in daemon.ctl("status").stdout
-    assert len(daemon.client.runs()) == accepted

@@ -38,7 +38,7 @@ from kubemin.coordinator.history import History, begin_tally
 from kubemin.coordinator.link import Link
 from kubemin.coordinator.pending import Pending
 from kubemin.coordinator.publishing import take_over, was_checked
-from kubemin.errors import Invalid, KubeminError, StoreUnavailable
+from kubemin.errors import Invalid, KubeminError, NoRoom, StoreUnavailable
 from kubemin.modes import Mode
 from kubemin.proctitle import set_title
 from kubemin.pulse import WORK
@@ -154,6 +154,8 @@ class FleetCoordinator:
             try:
                 self._steps()
             except StoreUnavailable as exc:
+                if isinstance(exc, NoRoom) and not self.joined:
+                    raise  # the disk of this node, not Redis: a start that is tried again
                 self._cannot_go_on(exc)
             else:
                 self._answers()
