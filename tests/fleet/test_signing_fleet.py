@@ -135,7 +135,11 @@ def attacker(daemon: Daemon, tmp_path: Path) -> Iterator[Attacker]:
 
 def publish(daemon: Daemon, attacker: Attacker, source: str = CHAIN) -> None:
     daemon.workflow("chain.yaml", source.replace("FILE", str(attacker.effects)))
+    before = daemon.log.count("all workers were replaced")
     assert daemon.ctl("reload").code == 0
+    wait_until(
+        lambda: daemon.log.count("all workers were replaced") > before, 15
+    )  # a drained one gives its claims back
 
 
 def held(daemon: Daemon, what: Callable[[], Any], queue: str = "default", ready: int = 1) -> Any:
