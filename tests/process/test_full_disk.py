@@ -79,6 +79,7 @@ def waits_for_room(daemon: Daemon) -> None:
     daemon.start(ready=False)
     first = starts(daemon)
     wait_until(lambda: starts(daemon) >= first + 3, what="three tries", timeout=20)
+    assert "coordinator died" not in daemon.log, "its end is no death, of which five end the daemon"
     assert daemon.log.count(WAITING) == 1 and "no space left on the device" in daemon.log
     wait_until(lambda: "no space left" in daemon.notify.heard(), what="the reason in the unit's status")
     shown = daemon.ctl("status")
