@@ -22,7 +22,7 @@ from kubemin.store.redis.records import NewerRecord, Spoilt, read_run, read_stat
 from kubemin.store.redis.session import Session
 
 RUNS_AT_ONCE = 200
-TASKS_AT_ONCE = 500
+TASKS_AT_ONCE = 200  # of one run: the walk goes on all the time, and its scripts are to take a millisecond
 
 _WAITING, _QUEUED, _RUNNING = NUMBERS["waiting"], NUMBERS["queued"], NUMBERS["running"]
 
