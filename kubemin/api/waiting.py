@@ -10,6 +10,7 @@ import msgspec
 
 from kubemin import clock
 from kubemin.api.gateway import Connection, Dropped, result
+from kubemin.errors import StoreUnavailable
 from kubemin.model.states import RUN_TERMINAL
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 1000  # runs in one request
 SHORTEST, LONGEST = 0.02, 0.5  # seconds between two looks
+OUTAGE_SECONDS = 60.0  # of the fleet's Redis, until a wait gives up: a fail-over or a restart is over by then
 
 _encode = msgspec.json.Encoder().encode
 _decode_states = msgspec.json.Decoder(dict[str, str]).decode
@@ -32,9 +34,11 @@ class Waiting:
         self._timeout = timeout
         self._deadline = None if timeout is None else clock.monotonic() + timeout
         self._pause = SHORTEST
+        self._outage_ends: float | None = None  # while the fleet's Redis does not answer
 
     def finish(self, open_connection: Callable[[], Connection | None]) -> dict[str, str]:
-        """Id -> terminal state of all, in the order asked. Raises TimeoutError, NotFound.
+        """Id -> terminal state of all, in the order asked. Raises TimeoutError, NotFound, and StoreUnavailable
+        where there is no way to ask: in a fleet, after a minute in which its Redis did not answer.
 
         `open_connection` gives a stream of our own, None without a daemon.
         """
@@ -68,11 +72,24 @@ class Waiting:
         return _decode_states(result(reply))
 
     def _look(self, part: Sequence[str]) -> dict[str, str]:
-        states = self._states(part)
-        if any(state not in _ENDED for state in states.values()):
+        states = self._states_in_an_outage(part)
+        if any(states.get(run) not in _ENDED for run in part):
             left = self._left()
             time.sleep(self._pause if left is None else min(self._pause, left))
             self._pause = min(self._pause * 1.5, LONGEST)
+        return states
+
+    def _states_in_an_outage(self, part: Sequence[str]) -> dict[str, str]:
+        """None while the fleet's Redis is away, which says nothing about the runs."""
+        try:
+            states = self._states(part)
+        except StoreUnavailable as exc:
+            now = clock.monotonic()
+            self._outage_ends = self._outage_ends or now + OUTAGE_SECONDS
+            if exc.fatal or not self._client.in_fleet or now >= self._outage_ends:
+                raise
+            return {}
+        self._outage_ends = None
         return states
 
     def _states(self, part: Sequence[str]) -> dict[str, str]:
