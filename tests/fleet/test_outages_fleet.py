@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from nodes import Fleet, anywhere, coordinator_pid, printed, running
 from support import Daemon, wait_until
 from support.functions import effects
@@ -33,6 +34,17 @@ def test_a_result_is_kept_through_an_outage(fleet: Fleet, tmp_path: Path) -> Non
     assert effects(log) == [1] and pids(daemon) == before
     daemon.wait_log("Redis can be used again", 10)
     assert daemon.client.enqueue("fleetfunctions:nap", 0).wait(5) == "completed"
+
+
+def test_who_waits_for_a_run_waits_through_an_outage(fleet: Fleet) -> None:
+    daemon = fleet.node()
+    run = daemon.client.enqueue("fleetfunctions:nap", 0.5)
+    running(daemon, run.id)
+    fleet.server.kill()
+    with pytest.raises(TimeoutError):
+        run.wait(1.5)
+    fleet.server.start()
+    assert run.wait(15) == "completed"
 
 
 def test_a_result_that_cannot_be_told_before_the_stop_is_on_disk(fleet: Fleet, tmp_path: Path) -> None:

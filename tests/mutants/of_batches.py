@@ -63,8 +63,8 @@ ALL = (
     Mutant(
         "a task given back keeps a number that another may have",
         f"{LUA}/claiming.lua",
-        "  return call('INCR', P .. 'seq')",
-        "  return task.k + 1",
+        "  return max(call('INCR', P .. 'seq'), before + 1)",
+        "  return before + 1",
         (f"{RULES}test_a_task_given_back_gets_a_number_that_no_other_has",),
     ),
 )

@@ -68,3 +68,14 @@ def test_a_report_that_claims_nothing_leaves_all_to_gather(flowing: Stream) -> N
     flowing.claimed(0, 0)
     assert flowing.gathers
     assert flowing.millis == MOST_MILLIS
+
+
+def test_a_rehearsal_sleeps_for_none() -> None:
+    """It stands before the forks: what it sleeps, every start of a daemon takes longer."""
+    stream = Stream(most_millis=0)
+    stream.popped(0)
+    assert stream.flows and stream.millis == 0
+    for found in (1, 64, 0, 0):
+        stream.claimed(64, found)
+        stream.looked(found)
+        assert stream.millis == 0

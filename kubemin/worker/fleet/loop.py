@@ -79,7 +79,7 @@ class FleetWorker(Worker):
         self._empty = 0
         self._waiting_since = 0.0
         self._waits_for = 1  # tasks at most
-        self._stream = Stream()
+        self.stream = Stream()
         self._counts = Sender(reports, metered=bool(settings.http_addr))
         self._teller = Teller(store, self._counts)
         self._outage = Outage(owner, settings.state_dir, writer, interrupts)
@@ -146,7 +146,7 @@ class FleetWorker(Worker):
             self._give_back(())
         elif self._mode.paused:
             super()._rest()
-        elif self._stream.flows:
+        elif self.stream.flows:
             self._gather()
         else:
             self._begin_wait()
@@ -171,10 +171,10 @@ class FleetWorker(Worker):
 
     def _gather(self) -> None:
         """A moment later there are several tasks (stream.py)."""
-        self._idle_poll.poll(self._stream.millis)
+        self._idle_poll.poll(self.stream.millis)
         self._interrupts.read()
         claims = [] if self._takes_no_more else self._guarded(self._claim, self._batch.limit)
-        self._stream.looked(len(claims or ()))
+        self.stream.looked(len(claims or ()))
         if claims:
             self._accept(claims)
             self._teller.tell()
@@ -228,11 +228,11 @@ class FleetWorker(Worker):
         if entry is not None:
             faults.point("worker.popped")
             if self._waits_for > 1:
-                self._stream.popped(clock.monotonic() - self._waiting_since)
+                self.stream.popped(clock.monotonic() - self._waiting_since)
         claims = self._guarded(self.store.claim_popped, self._owner, self._queues, entry)
         if claims is None:
             return
-        self._stream.claimed(self._waits_for, len(claims))
+        self.stream.claimed(self._waits_for, len(claims))
         self._empty = 0 if claims or entry is None else self._empty + 1
         if self._empty >= EMPTY_CLAIMS:
             self._see_whether_known()
@@ -242,7 +242,7 @@ class FleetWorker(Worker):
     def _claim(self, limit: int) -> list[Claim]:
         """What an unanswered request has claimed, else up to `limit` tasks."""
         _, claims = self.store.finish_and_claim(self._owner, (), self._queues, limit)
-        self._stream.claimed(limit, len(claims))
+        self.stream.claimed(limit, len(claims))
         return claims
 
     def _guarded(self, claim: Callable[P, list[Claim]], *args: P.args, **kwargs: P.kwargs) -> list[Claim] | None:
@@ -334,7 +334,7 @@ class FleetWorker(Worker):
                 limit = self._next_limit
                 queues = self._queues if limit else ()
                 _, claims = self.store.finish_and_claim(self._owner, outcomes, queues, limit)
-                self._stream.claimed(limit, len(claims))
+                self.stream.claimed(limit, len(claims))
                 break
             except StoreUnavailable as error:
                 self._outage.met(outcomes, error, self._done)
@@ -361,7 +361,7 @@ class FleetWorker(Worker):
         """How many tasks to claim with a report."""
         if self._takes_no_more or self._claims or self._batch.waiting:
             return 0
-        return 0 if self._stream.gathers and self._batch.singles else self._batch.limit
+        return 0 if self.stream.gathers and self._batch.singles else self._batch.limit
 
     def _broken(self, error: Exception) -> None:
         log.exception("the store's answer makes no sense; the worker is replaced", error, worker=self._slot)

@@ -21,6 +21,7 @@ from kubemin.store.redis.stage import Stage
 from kubemin.worker.execute import Executor
 from kubemin.worker.fleet.loop import FleetWorker
 from kubemin.worker.fleet.process import fleet_worker
+from kubemin.worker.fleet.stream import Stream
 from kubemin.worker.interrupts import Interrupts
 from kubemin.worker.output import PythonOutput
 
@@ -61,6 +62,7 @@ def rehearse_in_fleet(
 def _perform(worker: FleetWorker, stage: Stage, tasks: PacketConnection, told: PacketConnection) -> None:
     worker.store.client.use(stage)
     worker.change_mode(WorkerMode(distributed=True))
+    worker.stream = Stream(most_millis=0)
     while stage.tasks < TASKS and not worker.wants_to_end:
         worker.turn(tasks.try_recv())
         told.try_recv()

@@ -16,13 +16,14 @@ MOST_MILLIS: Final = 4  # of one sleep: what a stream adds to the start of a tas
 
 
 class Stream:
-    """What one worker knows of it."""
+    """What one worker knows of it. With `most_millis` 0 it sleeps for none: a rehearsal, whose tasks all come at once."""
 
-    __slots__ = ("_looks", "_millis", "_more")
+    __slots__ = ("_looks", "_millis", "_more", "_most")
 
-    def __init__(self) -> None:
+    def __init__(self, most_millis: int = MOST_MILLIS) -> None:
+        self._most = most_millis
         self._looks = 0  # that are left until the stream counts as over; 0: none flows
-        self._millis = 1
+        self._millis = min(1, most_millis)
         self._more = False  # the last claim brought as many as were asked for: a backlog, which is taken as it stands
 
     @property
@@ -48,10 +49,10 @@ class Stream:
         """A claim of up to `asked` tasks has brought so many."""
         self._more = 0 < asked <= found
         if found:
-            self._millis = min(found, MOST_MILLIS)
+            self._millis = min(found, self._most)
 
     def looked(self, found: int) -> None:
         """After a sleep. Where other workers take the stream's tasks, this one looks less often."""
         self._looks = LOOKS if found else self._looks - 1
         if not found:
-            self._millis = min(2 * self._millis, MOST_MILLIS)
+            self._millis = min(2 * self._millis, self._most)
