@@ -16,7 +16,7 @@ MOST_MILLIS: Final = 4  # of one sleep: what a stream adds to the start of a tas
 
 
 class Stream:
-    """What one worker knows of it. With `most_millis` 0 it sleeps for none: a rehearsal, whose tasks all come at once."""
+    """What one worker knows of it. `most_millis` 0: it never sleeps (a rehearsal, whose tasks all come at once)."""
 
     __slots__ = ("_looks", "_millis", "_more", "_most")
 
