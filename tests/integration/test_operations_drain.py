@@ -41,6 +41,7 @@ def test_drain_tells_when_what_runs_will_have_ended(daemon: Daemon) -> None:
         if shown["running"] and shown["secondsLeft"] is not None:
             break
         assert daemon.ctl("undrain").code == 0
+        assert run.wait(20) == "completed"  # the next one is to be alone
     [step] = shown["running"]
     assert step["label"] == "nap/sleep" and 1.9 < step["usual"] < 4 and 0 <= step["left"] <= 4
     assert shown["secondsLeft"] == step["left"]
