@@ -1,9 +1,11 @@
-"""Fixtures of the whole suite. Each daemon has its own directories, so tests run in parallel (`-n 4`: many wait)."""
+"""Fixtures of the whole suite. Each daemon has its own directories, so tests run in parallel (`-n 5`: many wait)."""
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -18,6 +20,10 @@ os.register_at_fork(after_in_child=faulthandler.disable)
 
 # Where it is set, each daemon of a test compiles kubemin anew, which takes it longer than all the rest of its start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A shell that runs the tests in the background has it ignored, which every process below would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long a draw takes is the machine's business; what is drawn is not.
 settings.register_profile("kubemin", deadline=None, suppress_health_check=[HealthCheck.too_slow])
