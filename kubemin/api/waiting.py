@@ -80,7 +80,8 @@ class Waiting:
         return states
 
     def _states_in_an_outage(self, part: Sequence[str]) -> dict[str, str]:
-        """None while the fleet's Redis is away, which says nothing about the runs."""
+        """Empty while the fleet's Redis is away, which says nothing about the runs. Raises StoreUnavailable when that
+        lasts."""
         try:
             states = self._states(part)
         except StoreUnavailable as exc:
