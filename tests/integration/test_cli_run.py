@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,15 @@ LONG = "name: long\nsteps:\n  - {name: nap, run: [sleep, '60']}\n"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    (tmp_path / "temp").mkdir()
-    (tmp_path / "helpers.py").write_text(CODE)
-    for name, text in (("good", GOOD), ("bad", BAD), ("long", LONG)):
-        (tmp_path / f"{name}.yaml").write_text(text)
-    return tmp_path
+def place() -> Iterator[Path]:
+    """With a short name, whatever TMPDIR is: in a longer one a pool's socket has no room, and it is made in /tmp."""
+    with tempfile.TemporaryDirectory(prefix="kubemin-", dir="/tmp") as name:
+        place = Path(name)
+        (place / "temp").mkdir()
+        (place / "helpers.py").write_text(CODE)
+        for name, text in (("good", GOOD), ("bad", BAD), ("long", LONG)):
+            (place / f"{name}.yaml").write_text(text)
+        yield place
 
 
 def environ(place: Path) -> dict[str, str]:
